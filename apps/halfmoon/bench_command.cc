@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// `halfmoon bench`: prefill and decode speed of a model, against what the machine can do at most.
+#include <algorithm>
+#include <cstdio>
+#include <random>
+
+#include "apps/halfmoon/command.h"
+#include "apps/halfmoon/runtime.h"
+#include "base/json.h"
+#include "kernels/probe.h"
+#include "model/contiguous_kv.h"
+
+namespace halfmoon::app {
+namespace {
+
+struct BenchOptions {
+  ModelOptions model;
+  std::vector<int> prefill = {512};
+  std::vector<int> batch = {1, 16};
+  int decode = 64;
+  int repeats = 5;
+  bool json = false;
+};
+
+struct Measurement {
+  std::string name;
+  int tokens = 0;
+  std::vector<double> seconds;  ///< sorted
+  double median() const { return seconds[seconds.size() / 2]; }
+};
+
+std::vector<int32_t> RandomIds(size_t count, int64_t vocab_size) {
+  std::mt19937 random(1);
+  std::vector<int32_t> ids(count);
+  for (int32_t& id : ids) {
+    id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
+  }
+  return ids;
+}
+
+template <typename Run>
+Measurement Measure(std::string name, int tokens, int repeats, const Run& run) {
+  const MonotonicClock clock;
+  Measurement measurement{.name = std::move(name), .tokens = tokens};
+  run();  // Warms caches and pages; not counted.
+  for (int i = 0; i < repeats; ++i) {
+    const TimeUs begin = clock.NowUs();
+    run();
+    measurement.seconds.push_back(static_cast<double>(clock.NowUs() - begin) * 1e-6);
+  }
+  std::sort(measurement.seconds.begin(), measurement.seconds.end());
+  return measurement;
+}
+
+Measurement MeasurePrefill(model::Model* model, int tokens, int repeats) {
+  const auto step = static_cast<size_t>(model->options().max_step_tokens);
+  const std::vector<int32_t> ids = RandomIds(static_cast<size_t>(tokens), model->vocab_size());
+  model::ContiguousKv kv(model->kv_layout(), tokens);
+  return Measure("prefill " + std::to_string(tokens), tokens, repeats, [&] {
+    for (size_t begin = 0; begin < ids.size(); begin += step) {
+      const size_t count = std::min(step, ids.size() - begin);
+      const bool last = begin + count == ids.size();
+      const model::SequenceChunk chunk{
+          .ids = {ids.data() + begin, count},
+          .start = static_cast<int32_t>(begin),
+          .kv = kv.view(),
+          .logits = last ? model::LogitsMode::kLast : model::LogitsMode::kNone};
+      model->Forward({&chunk, 1});
+    }
+  });
+}
+
+Measurement MeasureDecode(model::Model* model, int batch, int tokens, int repeats) {
+  const std::vector<int32_t> ids =
+      RandomIds(static_cast<size_t>(batch) * static_cast<size_t>(tokens), model->vocab_size());
+  std::vector<model::ContiguousKv> kv;
+  for (int i = 0; i < batch; ++i) kv.emplace_back(model->kv_layout(), tokens);
+  std::vector<model::SequenceChunk> chunks(static_cast<size_t>(batch));
+  return Measure("decode x" + std::to_string(batch), batch * tokens, repeats, [&] {
+    for (int t = 0; t < tokens; ++t) {
+      for (int i = 0; i < batch; ++i) {
+        const auto at = static_cast<size_t>(i) * static_cast<size_t>(tokens);
+        chunks[static_cast<size_t>(i)] = {.ids = {ids.data() + at + static_cast<size_t>(t), 1},
+                                          .start = t,
+                                          .kv = kv[static_cast<size_t>(i)].view()};
+      }
+      model->Forward(chunks);
+    }
+  });
+}
+
+void Print(const BenchOptions& options, const Runtime& runtime, const Measurement& m,
+           double limit_tokens_per_s) {
+  const double rate = m.tokens / m.median();
+  const double spread = (m.seconds.back() - m.seconds.front()) / m.median();
+  const double share = rate / limit_tokens_per_s;
+  if (options.json) {
+    const json::object line{{"case", m.name},
+                            {"model", runtime.name},
+                            {"version", HALFMOON_VERSION},
+                            {"cpu", CpuName()},
+                            {"isa", std::string(kernels::IsaName(runtime.model->options().isa))},
+                            {"threads", runtime.pool->num_threads()},
+                            {"tokens_per_s", rate},
+                            {"spread", spread},
+                            {"limit_tokens_per_s", limit_tokens_per_s},
+                            {"share_of_limit", share}};
+    std::printf("%s\n", json::Serialize(line).c_str());
+  } else {
+    std::printf("%-16s %9.1f tokens/s  spread %4.1f %%  %5.1f %% of the machine's limit\n",
+                m.name.c_str(), rate, 100.0 * spread, 100.0 * share);
+  }
+  std::fflush(stdout);
+}
+
+int RunBench(const BenchOptions& options) {
+  ModelOptions model_options = options.model;
+  model_options.max_sequences = std::max(
+      model_options.max_sequences, *std::max_element(options.batch.begin(), options.batch.end()));
+  Result<std::unique_ptr<Runtime>> loaded =
+      LoadRuntime(model_options, /*tokenizer_required=*/false, TerminalProgress());
+  if (!loaded.ok()) return Fail(loaded.error());
+  Runtime& runtime = **loaded;
+  model::Model* model = runtime.model.get();
+  const int longest =
+      std::max(options.decode, *std::max_element(options.prefill.begin(), options.prefill.end()));
+  if (longest > model->max_context()) {
+    return Fail(Error(ErrorCode::kInvalidArgument, std::to_string(longest) +
+                                                       " tokens do not fit the context of " +
+                                                       std::to_string(model->max_context())));
+  }
+  PrintPlan(model_options, runtime);
+  const kernels::Stream stream(*runtime.pool, model->options().isa);
+  const kernels::MachineLimits limits = kernels::MeasureLimits(stream, {});
+  const model::Cost cost = model->CostPerToken();
+  std::fprintf(stderr, "limits   read %.1f GB/s, int8 %.0f GOP/s, float32 %.0f GFLOP/s\n",
+               limits.read_bytes_per_s * 1e-9, limits.int8_ops_per_s * 1e-9,
+               limits.f32_flops_per_s * 1e-9);
+  const double compute_s =
+      cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
+  for (const int tokens : options.prefill) {
+    Print(options, runtime, MeasurePrefill(model, tokens, options.repeats), 1.0 / compute_s);
+  }
+  for (const int batch : options.batch) {
+    // A step reads each weight it touches once, whoever shares it, and computes every sequence.
+    const double read_s = model->WeightBytesPerStep(batch) / limits.read_bytes_per_s;
+    const double step_s = std::max(read_s, batch * compute_s);
+    Print(options, runtime, MeasureDecode(model, batch, options.decode, options.repeats),
+          batch / step_s);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App* app, Action* action) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command = app->add_subcommand(
+      "bench", "Measure prefill and decode, with the share of the machine's limits");
+  AddModelOptions(command, &options->model);
+  command->add_option("-p,--prefill", options->prefill, "Prompt lengths")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--decode-batch", options->batch, "Sequences decoded together")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_option("-n,--decode", options->decode, "Tokens decoded per sequence")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_option("-r,--repeats", options->repeats, "Counted runs of each; the median is shown")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_flag("--json", options->json, "One JSON line per case");
+  command->callback([options, action] { *action = [options] { return RunBench(*options); }; });
+}
+
+}  // namespace halfmoon::app

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/halfmoon/model_options.h"
+
+#include <algorithm>
+#include <cctype>
+
+namespace halfmoon::app {
+
+void AddModelOptions(CLI::App* command, ModelOptions* options) {
+  command
+      ->add_option("-m,--model", options->model,
+                   "Model: a .gguf file, a .safetensors file with its config.json beside it, or a "
+                   "folder with config.json and weights")
+      ->required()
+      ->group("Model");
+  command
+      ->add_option("-c,--ctx-size,--max-model-len", options->context,
+                   "Most tokens of one conversation, prompt and answer together (default: what "
+                   "the model reaches, as far as memory goes)")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Model");
+  command
+      ->add_option("-t,--threads", options->threads,
+                   "Threads that compute (default: one per physical core)")
+      ->check(CLI::Range(0, 1024))
+      ->group("Machine");
+  command
+      ->add_option("--isa", options->isa,
+                   "Kernels: auto, generic, avx2 or avx512 (default: the strongest this CPU runs)")
+      ->group("Machine");
+  command
+      ->add_option("--activation", options->activation,
+                   "Precision of activations: int8 (fast; used where weights are quantised) or "
+                   "f32 (everything in float32, KV cache included)")
+      ->check(CLI::IsMember({"int8", "f32"}))
+      ->capture_default_str()
+      ->group("Model");
+  command
+      ->add_option("-b,--batch-size,--max-num-batched-tokens", options->batch_tokens,
+                   "Tokens computed in one step; longer prompts are cut into chunks")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str()
+      ->group("Machine");
+  command
+      ->add_option("--parallel,--max-num-seqs", options->max_sequences,
+                   "Sequences computed together (also -np)")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->group("Machine");
+  command
+      ->add_option("--kv-memory", options->kv_gib,
+                   "GiB of memory for the KV cache (default: chosen from free memory)")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Machine");
+  command
+      ->add_flag("!--no-prefix-cache", options->prefix_cache,
+                 "Compute every prompt whole instead of reusing the KV of equal beginnings")
+      ->group("Machine");
+}
+
+void AddEnvironmentNames(CLI::App* command) {
+  for (CLI::Option* option : command->get_options()) {
+    if (option->get_lnames().empty() || option->get_lnames().front() == "help") continue;
+    std::string name = "HALFMOON_" + option->get_lnames().front();
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
+      return c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    });
+    option->envname(name);
+  }
+}
+
+}  // namespace halfmoon::app

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Flags that every command with a model shares, in the spellings of llama.cpp and vLLM both.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+namespace halfmoon::app {
+
+struct ModelOptions {
+  std::string model;  ///< a .gguf, a .safetensors, or a folder
+  int threads = 0;    ///< 0: physical cores
+  std::string isa = "auto";
+  std::string activation = "int8";  ///< "int8" or "f32"
+  int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes
+  int batch_tokens = 512;  ///< token budget of a step
+  int max_sequences = 16;  ///< sequences computed together
+  double kv_gib = 0.0;     ///< 0: chosen from free memory
+  bool prefix_cache = true;
+};
+
+/// Adds the flags. Every flag also reads HALFMOON_<FLAG> from the environment.
+void AddModelOptions(CLI::App* command, ModelOptions* options);
+
+/// Gives each long flag of `command` its environment variable.
+void AddEnvironmentNames(CLI::App* command);
+
+}  // namespace halfmoon::app

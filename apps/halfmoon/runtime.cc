@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/halfmoon/runtime.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <utility>
+
+#include "kernels/isa.h"
+
+namespace halfmoon::app {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+// Loads below this show nothing: a bar that flashes by tells nobody anything.
+constexpr TimeUs kQuietUs = 1'000'000;
+
+/// Value of "name: value" in a /proc file; empty where it is absent.
+std::string ProcField(const char* path, std::string_view name) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(name)) continue;
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const size_t begin = line.find_first_not_of(" \t", colon + 1);
+    return begin == std::string::npos ? "" : line.substr(begin);
+  }
+  return "";
+}
+
+Result<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const checkpoint::Checkpoint& checkpoint) {
+  if (const checkpoint::GgufVocabulary* v = checkpoint.gguf_vocabulary(); v != nullptr) {
+    return text::Tokenizer::FromGguf({.model = v->model,
+                                      .pre = v->pre,
+                                      .tokens = v->tokens,
+                                      .scores = v->scores,
+                                      .token_types = v->token_types,
+                                      .merges = v->merges,
+                                      .bos_id = v->bos_id,
+                                      .eos_id = v->eos_id,
+                                      .unknown_id = v->unknown_id,
+                                      .padding_id = v->padding_id,
+                                      .add_bos = v->add_bos,
+                                      .add_eos = v->add_eos,
+                                      .add_space_prefix = v->add_space_prefix});
+  }
+  return text::Tokenizer::LoadFromFolder(checkpoint.path());
+}
+
+Status LoadText(bool tokenizer_required, Runtime* runtime) {
+  const checkpoint::Checkpoint& checkpoint = *runtime->checkpoint;
+  Result<std::unique_ptr<text::Tokenizer>> tokenizer = LoadTokenizer(checkpoint);
+  if (tokenizer.ok()) {
+    runtime->tokenizer = std::move(tokenizer).value();
+  } else if (tokenizer_required || tokenizer.error().code() != ErrorCode::kNotFound) {
+    return tokenizer.error();
+  }
+  std::string source(checkpoint.chat_template());
+  if (source.empty() && checkpoint.format() == "safetensors") {
+    HM_ASSIGN(std::optional<std::string> found, text::FindChatTemplate(checkpoint.path()));
+    source = found.value_or("");
+  }
+  if (source.empty()) return {};
+  HM_ASSIGN(text::ChatTemplate compiled, text::ChatTemplate::Compile(source));
+  runtime->chat_template.emplace(std::move(compiled));
+  return {};
+}
+
+size_t PageBytesFor(const model::Model& model, int64_t tokens) {
+  const kernels::KvLayout& layout = model.kv_layout();
+  const int64_t pages = (tokens + layout.block_size - 1) / layout.block_size;
+  return static_cast<size_t>(pages) * layout.page_bytes();
+}
+
+/// Context for the load: what was asked for, or as much of the model's limit as half of the free
+/// memory holds.
+Result<int> ChooseContext(const ModelOptions& options, const json::object& config) {
+  if (options.context > 0) return options.context;
+  HM_ASSIGN(const auto limit, json::FindInt(config, "max_position_embeddings"));
+  // Nobody who did not ask for it wants the scratch of a million positions.
+  constexpr int64_t kDefaultContext = 32768;
+  return static_cast<int>(std::min<int64_t>(limit.value_or(0), kDefaultContext));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
+                                             const LoadProgress& progress) {
+  auto runtime = std::make_unique<Runtime>();
+  model::LoadOptions load;
+  HM_ASSIGN(load.isa, kernels::ParseIsa(options.isa));
+  load.activation =
+      options.activation == "f32" ? model::Activation::kF32 : model::Activation::kInt8;
+  load.max_step_tokens = options.batch_tokens;
+  load.max_sequences = options.max_sequences;
+  load.progress = progress;
+
+  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(options.model));
+  runtime->checkpoint = std::move(opened);
+  HM_ASSIGN(load.max_context, ChooseContext(options, runtime->checkpoint->config()));
+  runtime->name = runtime->checkpoint->path().stem().string();
+  if (runtime->name.empty()) {  // "folder/"
+    runtime->name = runtime->checkpoint->path().parent_path().filename().string();
+  }
+  HM_TRY(LoadText(tokenizer_required, runtime.get()));
+  runtime->pool =
+      std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : DefaultThreadCount());
+  HM_ASSIGN(runtime->model, model::Model::Load(runtime->checkpoint, runtime->pool.get(), load));
+  return runtime;
+}
+
+Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime) {
+  const model::Model& model = *runtime->model;
+  const size_t one = PageBytesFor(model, model.max_context() + 1);
+  const size_t all = one * static_cast<size_t>(options.max_sequences);
+  size_t budget = static_cast<size_t>(options.kv_gib * kGiB);
+  if (budget == 0) {
+    // A quarter of what is free serves the batch and keeps prefixes for later; one whole
+    // conversation has to fit.
+    const size_t available = AvailableMemoryBytes();
+    budget = std::min(all, std::max(one, available / 4));
+    if (available > 0 && budget > available) {
+      return Error(ErrorCode::kResourceExhausted,
+                   "a context of " + std::to_string(model.max_context()) + " tokens takes " +
+                       std::to_string(one >> 20) + " MiB of KV cache, more than the " +
+                       std::to_string(available >> 20) +
+                       " MiB that are free; choose a smaller one with -c");
+    }
+  }
+  runtime->kv_bytes = budget;
+  HM_ASSIGN(runtime->engine, engine::Engine::Start(runtime->model.get(), &runtime->clock,
+                                                   {.kv_bytes = budget,
+                                                    .max_running = options.max_sequences,
+                                                    .max_queued = max_queued,
+                                                    .step_tokens = options.batch_tokens,
+                                                    .prefix_cache = options.prefix_cache}));
+  return {};
+}
+
+void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
+  const model::Model& model = *runtime.model;
+  const kernels::KvLayout& kv = model.kv_layout();
+  std::fprintf(stderr, "machine  %s, %.1f GiB free\n", CpuName().c_str(),
+               static_cast<double>(AvailableMemoryBytes()) / kGiB);
+  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights)\n", runtime.name.c_str(),
+               model.description().family.c_str(), model.description().num_layers(),
+               static_cast<double>(model.weight_bytes()) / kGiB);
+  std::fprintf(stderr,
+               "compute  %d threads (-t), %s kernels (--isa), %s activations "
+               "(--activation)\n",
+               runtime.pool->num_threads(),
+               std::string(kernels::IsaName(model.options().isa)).c_str(),
+               options.activation.c_str());
+  std::fprintf(stderr,
+               "context  %d tokens (-c), %zu bytes of KV a token, %.2f GiB of KV cache "
+               "(--kv-memory), %d sequences at once (-np)\n",
+               model.max_context(), kv.bytes_per_token(),
+               static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
+}
+
+LoadProgress TerminalProgress() {
+  const MonotonicClock clock;
+  const TimeUs begin = clock.NowUs();
+  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  TimeUs shown = begin;
+  bool drawn = false;
+  return [=](size_t done, size_t total) mutable {
+    const TimeUs now = MonotonicClock().NowUs();
+    const bool finished = done >= total;
+    // On a terminal a line that is redrawn; in a log one line every five seconds.
+    const TimeUs interval = terminal ? 100'000 : 5'000'000;
+    if (now - begin < kQuietUs || (!finished && now - shown < interval)) return;
+    if (finished && !drawn) return;
+    shown = now;
+    drawn = true;
+    const double percent =
+        total == 0 ? 100.0 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
+    std::fprintf(stderr, "%sloading  %3.0f %% of %.2f GiB%s", terminal ? "\r" : "", percent,
+                 static_cast<double>(total) / kGiB, terminal && !finished ? "" : "\n");
+  };
+}
+
+int Fail(const Error& error) {
+  std::fprintf(stderr, "halfmoon: %s\n", error.message().c_str());
+  return 1;
+}
+
+size_t AvailableMemoryBytes() {
+  const std::string kib = ProcField("/proc/meminfo", "MemAvailable");
+  return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
+}
+
+std::string CpuName() {
+  const std::string name = ProcField("/proc/cpuinfo", "model name");
+  return name.empty() ? "unknown CPU" : name;
+}
+
+}  // namespace halfmoon::app

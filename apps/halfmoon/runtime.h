@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model made ready to use: checkpoint, pool, weights, tokenizer, chat template, engine.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "apps/halfmoon/model_options.h"
+#include "base/clock.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "checkpoint/checkpoint.h"
+#include "engine/engine.h"
+#include "model/model.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace halfmoon::app {
+
+/// Bytes of weights made ready, and in all.
+using LoadProgress = std::function<void(size_t done, size_t total)>;
+
+/// What `halfmoon` holds while it works. Members are destroyed in reverse order: the engine first.
+struct Runtime {
+  std::shared_ptr<const checkpoint::Checkpoint> checkpoint;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<model::Model> model;
+  std::unique_ptr<text::Tokenizer> tokenizer;  ///< null where the checkpoint has none
+  std::optional<text::ChatTemplate> chat_template;
+  MonotonicClock clock;
+  std::unique_ptr<engine::Engine> engine;  ///< null until StartEngine
+
+  std::string name;     ///< what clients call the model: the file's or folder's name
+  size_t kv_bytes = 0;  ///< KV budget of the engine
+};
+
+/// Opens and loads. `tokenizer_required` makes a checkpoint without a vocabulary an error.
+Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
+                                             const LoadProgress& progress);
+
+/// Starts the engine within the KV budget; `max_queued` requests may wait.
+Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime);
+
+/// One line each on stderr: the machine that was found, and what was decided, with the flags that
+/// override it.
+void PrintPlan(const ModelOptions& options, const Runtime& runtime);
+
+/// Draws load progress on stderr for loads that take long enough to notice.
+LoadProgress TerminalProgress();
+
+/// Prints "halfmoon: message" on stderr and answers the exit code of a failure.
+int Fail(const Error& error);
+
+/// Memory that is free for the taking, bytes (MemAvailable); 0 where the system does not say.
+size_t AvailableMemoryBytes();
+
+/// Model name of the CPU as the system gives it.
+std::string CpuName();
+
+}  // namespace halfmoon::app

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// Speed of the kernels against the limits of this machine, one JSON line a case:
+//   bench_kernels [--isa auto] [--threads N] [--filter TEXT] [--seconds S] [--commit NAME]
+// Rates are medians over repetitions; "spread" is (90th - 10th percentile) / median.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "kernels/probe.h"
+#include "quant/quant.h"
+#include "tensor/tensor.h"
+
+namespace halfmoon::kernels {
+namespace {
+
+using tensor::DType;
+
+struct Options {
+  Isa isa = BestIsa();
+  int threads = DefaultThreadCount();
+  std::string filter;
+  double seconds = 0.5;
+  std::string commit = "unknown";
+};
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+struct Timing {
+  double median_s = 0;
+  double spread = 0;
+};
+
+Timing Measure(double seconds, const std::function<void()>& run) {
+  using Clock = std::chrono::steady_clock;
+  run();  // Warm-up: page faults, sleeping workers.
+  std::vector<double> times;
+  const Clock::time_point start = Clock::now();
+  while (times.size() < 5 ||
+         std::chrono::duration<double>(Clock::now() - start).count() < seconds) {
+    const Clock::time_point begin = Clock::now();
+    run();
+    times.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+  }
+  std::sort(times.begin(), times.end());
+  const auto at = [&](double q) {
+    return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1))];
+  };
+  return {at(0.5), (at(0.9) - at(0.1)) / at(0.5)};
+}
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options),
+        pool_(options.threads),
+        stream_(pool_, options.isa),
+        machine_(CpuName()) {
+    limits_ = MeasureLimits(stream_, {});
+    Print("limit", "read", {}, limits_.read_bytes_per_s, "bytes/s", 1.0);
+    Print("limit", "int8", {}, limits_.int8_ops_per_s, "ops/s", 1.0);
+    Print("limit", "f32", {}, limits_.f32_flops_per_s, "flops/s", 1.0);
+  }
+
+  // One token over weights that exceed the caches: bound by memory.
+  void Gemv(DType dtype, bool int8, int64_t rows) {
+    constexpr int64_t kInputs = 2048;
+    const std::string shape = Shape(dtype, int8, rows, kInputs, 0);
+    if (Skipped("gemv", shape)) return;
+    const PackedMatrix w = RandomMatrix(dtype, rows, kInputs);
+    RunMatMul("gemv", shape, w, int8, 1, true);
+  }
+
+  // A product of the size of an expert's, weights in cache: bound by arithmetic.
+  void Gemm(DType dtype, bool int8, int64_t tokens) {
+    constexpr int64_t kOutputs = 768;
+    constexpr int64_t kInputs = 2048;
+    const std::string shape = Shape(dtype, int8, kOutputs, kInputs, tokens);
+    if (Skipped("gemm", shape)) return;
+    const PackedMatrix w = RandomMatrix(dtype, kOutputs, kInputs);
+    RunMatMul("gemm", shape, w, int8, tokens, false);
+  }
+
+  // One step of `sequences` sequences at a depth, or one chunk of a prompt at the end of it.
+  void Attend(const std::string& name, int32_t tokens, int32_t depth, int sequences) {
+    const KvLayout layout{1, 4, 128, 64, KvType::kF16};
+    const AttentionShape shape{32, 128, 0.088f, 0};
+    const std::string text = "T " + std::to_string(tokens) + " depth " + std::to_string(depth) +
+                             " sequences " + std::to_string(sequences);
+    if (Skipped(name, text)) return;
+    const int32_t pages = (depth + layout.block_size - 1) / layout.block_size;
+    tensor::AlignedBuffer memory(static_cast<size_t>(pages * sequences) * layout.page_bytes());
+    std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
+    std::vector<AttentionSequence> batch;
+    const int64_t kv_row = layout.num_kv_heads * layout.head_dim;
+    const std::vector<float> kv = Random(static_cast<size_t>(depth * kv_row));
+    for (int s = 0; s < sequences; ++s) {
+      std::vector<int32_t>& table = tables[static_cast<size_t>(s)];
+      for (int32_t p = 0; p < pages; ++p) table.push_back(s * pages + p);
+      const PagedKv paged{memory.data(), table};
+      const AttentionSequence all{0, depth, 0, paged};
+      WriteKv(stream_, layout, 0, {&all, 1}, kv.data(), kv.data(), kv_row);
+      batch.push_back({int64_t{s} * tokens, tokens, depth - tokens, paged});
+    }
+    const int64_t row = shape.num_heads * shape.head_dim;
+    const int64_t rows = int64_t{tokens} * sequences;
+    const std::vector<float> q = Random(static_cast<size_t>(rows * row));
+    std::vector<float> out(q.size());
+    std::vector<float> scratch(
+        AttentionScratchFloats(layout, shape, rows, depth, options_.threads));
+    const Timing timing = Measure(options_.seconds, [&] {
+      Attention(stream_, layout, 0, shape, batch, q.data(), row, out.data(), row, scratch);
+    });
+    if (tokens == 1) {
+      const double bytes =
+          static_cast<double>(depth) * sequences * static_cast<double>(layout.bytes_per_token());
+      Print(name, text, timing, bytes / timing.median_s, "bytes/s", limits_.read_bytes_per_s);
+    } else {
+      const double mean_depth = depth - (tokens - 1) / 2.0;
+      const double flops = 4.0 * static_cast<double>(rows * row) * mean_depth;
+      Print(name, text, timing, flops / timing.median_s, "flops/s", limits_.f32_flops_per_s);
+    }
+  }
+
+  // Stored bytes into tiles, all threads: what a start without a cache of packed weights costs.
+  void PackWeights(DType dtype) {
+    const std::string shape(tensor::Info(dtype).name);
+    if (Skipped("pack", shape)) return;
+    const Stored stored(dtype, 16384, 2048, *this);
+    Result<PackedMatrix> packed = NewPacked(stored.source);
+    const Timing timing = Measure(options_.seconds, [&] {
+      pool_.ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t t, int) {
+        PackTile(stored.source, static_cast<int64_t>(t), &*packed);
+      });
+    });
+    Print("pack", shape, timing, static_cast<double>(stored.bytes.size()) / timing.median_s,
+          "bytes/s", limits_.read_bytes_per_s);
+  }
+
+ private:
+  // A stored matrix of repeated random rows: encoding fresh ones would take longer than measuring.
+  struct Stored {
+    Stored(DType dtype, int64_t rows, int64_t cols, Bench& bench) {
+      const tensor::DTypeInfo& info = tensor::Info(dtype);
+      const auto row_bytes = static_cast<size_t>(cols / info.block_elements * info.block_bytes);
+      constexpr int64_t kDistinct = 64;
+      bytes.resize(static_cast<size_t>(rows) * row_bytes);
+      for (int64_t r = 0; r < rows; ++r) {
+        std::byte* row = bytes.data() + static_cast<size_t>(r) * row_bytes;
+        if (r < kDistinct) {
+          const std::vector<float> values = bench.Random(static_cast<size_t>(cols));
+          const Status encoded = quant::EncodeRow(dtype, values.data(), cols, row);
+          HM_CHECK(encoded.ok());
+        } else {
+          std::memcpy(row, bytes.data() + static_cast<size_t>(r % kDistinct) * row_bytes,
+                      row_bytes);
+        }
+      }
+      source.dtype = dtype;
+      source.rows = rows;
+      source.cols = cols;
+      source.row = [this, row_bytes](int64_t r) {
+        return bytes.data() + static_cast<size_t>(r) * row_bytes;
+      };
+    }
+    Stored(const Stored&) = delete;
+    Stored& operator=(const Stored&) = delete;
+
+    std::vector<std::byte> bytes;
+    RowSource source;
+  };
+
+  std::vector<float> Random(size_t count) {
+    std::normal_distribution<float> normal;
+    std::vector<float> values(count);
+    for (float& value : values) value = normal(random_);
+    return values;
+  }
+
+  PackedMatrix RandomMatrix(DType dtype, int64_t rows, int64_t cols) {
+    const Stored stored(dtype, rows, cols, *this);
+    Result<PackedMatrix> packed = Pack(stored.source);
+    return std::move(packed).value();
+  }
+
+  static std::string Shape(DType dtype, bool int8, int64_t n, int64_t k, int64_t tokens) {
+    std::string text(tensor::Info(dtype).name);
+    text += int8 ? " int8" : " f32";
+    text += " N " + std::to_string(n) + " K " + std::to_string(k);
+    if (tokens > 0) text += " T " + std::to_string(tokens);
+    return text;
+  }
+
+  void RunMatMul(const std::string& name, const std::string& shape, const PackedMatrix& w,
+                 bool int8, int64_t tokens, bool by_bytes) {
+    const int64_t k = w.cols();
+    const std::vector<float> x = Random(static_cast<size_t>(tokens * k));
+    std::vector<int8_t> q(x.size());
+    std::vector<float> scale(x.size() / kGroup);
+    std::vector<int32_t> sum16(x.size() / 16);
+    QuantizeRows(stream_, x.data(), k, tokens, k, {q.data(), scale.data(), sum16.data()});
+    std::vector<float> y(static_cast<size_t>(tokens * w.rows()));
+    MatMulJob job;
+    job.weight = &w;
+    if (int8) {
+      job.x.int8 = {q.data(), scale.data(), sum16.data(), k / kGroup};
+    } else {
+      job.x.f32 = x.data();
+      job.x.stride = k;
+    }
+    job.num_rows = tokens;
+    job.y = y.data();
+    job.y_stride = w.rows();
+    const Timing timing = Measure(options_.seconds, [&] { MatMul(stream_, {&job, 1}); });
+    if (by_bytes) {
+      Print(name, shape, timing, static_cast<double>(w.size_bytes()) / timing.median_s, "bytes/s",
+            limits_.read_bytes_per_s);
+    } else {
+      const double ops = 2.0 * static_cast<double>(tokens * w.rows() * k);
+      Print(name, shape, timing, ops / timing.median_s, int8 ? "ops/s" : "flops/s",
+            int8 ? limits_.int8_ops_per_s : limits_.f32_flops_per_s);
+    }
+  }
+
+  bool Skipped(const std::string& name, const std::string& shape) const {
+    return (name + " " + shape).find(options_.filter) == std::string::npos;
+  }
+
+  void Print(const std::string& name, const std::string& shape, const Timing& timing, double rate,
+             const char* unit, double limit) const {
+    std::printf(
+        "{\"bench\":\"kernels\",\"commit\":\"%s\",\"machine\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+        "\"case\":\"%s\",\"shape\":\"%s\",\"median_us\":%.1f,\"spread\":%.3f,\"rate\":%.4g,"
+        "\"unit\":\"%s\",\"share_of_limit\":%.3f}\n",
+        options_.commit.c_str(), machine_.c_str(), std::string(IsaName(options_.isa)).c_str(),
+        options_.threads, name.c_str(), shape.c_str(), timing.median_s * 1e6, timing.spread, rate,
+        unit, name == "limit" ? 1.0 : rate / limit);
+    std::fflush(stdout);
+  }
+
+  Options options_;
+  ThreadPool pool_;
+  Stream stream_;
+  std::string machine_;
+  MachineLimits limits_;
+  std::mt19937 random_{1};
+};
+
+void RunAll(const Options& options) {
+  Bench bench(options);
+  constexpr DType kInteger[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
+                                DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+  constexpr DType kPlain[] = {DType::kF32, DType::kBF16, DType::kF16};
+  for (const DType dtype : kInteger) bench.Gemv(dtype, true, 131072);
+  for (const DType dtype : kPlain) bench.Gemv(dtype, false, 65536);
+  bench.Gemv(DType::kQ4_0, false, 131072);
+  // Small enough that starting and ending the pool's work counts.
+  bench.Gemv(DType::kQ4_0, true, 768);
+  for (const int64_t tokens : {2, 4, 8, 16, 32, 512}) {
+    for (const DType dtype : kInteger) bench.Gemm(dtype, true, tokens);
+    for (const DType dtype : kPlain) bench.Gemm(dtype, false, tokens);
+    bench.Gemm(DType::kQ4_0, false, tokens);
+  }
+  bench.Attend("decode", 1, 4096, 1);
+  bench.Attend("decode", 1, 4096, 16);
+  bench.Attend("decode", 1, 65536, 1);
+  bench.Attend("prefill", 512, 512, 1);
+  bench.Attend("prefill", 512, 4096, 1);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
+                            DType::kQ4_K, DType::kQ6_K}) {
+    bench.PackWeights(dtype);
+  }
+}
+
+}  // namespace
+}  // namespace halfmoon::kernels
+
+int main(int argc, char** argv) {
+  halfmoon::kernels::Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    const std::string value = argv[i + 1];
+    if (name == "--isa") {
+      const auto isa = halfmoon::kernels::ParseIsa(value);
+      if (!isa.ok()) {
+        std::fprintf(stderr, "%s\n", isa.error().message().c_str());
+        return 1;
+      }
+      options.isa = *isa;
+    } else if (name == "--threads") {
+      options.threads = std::max(1, std::atoi(value.c_str()));
+    } else if (name == "--filter") {
+      options.filter = value;
+    } else if (name == "--seconds") {
+      options.seconds = std::atof(value.c_str());
+    } else if (name == "--commit") {
+      options.commit = value;
+    } else {
+      std::fprintf(stderr, "unknown option %s\n", name.c_str());
+      return 1;
+    }
+  }
+  if (argc % 2 == 0) {
+    std::fprintf(stderr, "option %s: no value\n", argv[argc - 1]);
+    return 1;
+  }
+  halfmoon::kernels::RunAll(options);
+  return 0;
+}

@@ -1,0 +1,91 @@
+# halfmoon_area(NAME DEPS AREA...): one folder of src/ as one static library, with its *_test.cc files as one
+# test program beside it. Link lines are the architecture's arrows, so DEPS is the whole list of what the area
+# may include (and what those may).
+
+# The suffix of a kernel file sets its instruction set; nothing else is compiled for more than the baseline.
+set(HALFMOON_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(HALFMOON_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c)
+
+add_library(halfmoon_flags INTERFACE)
+# -ffp-contract=off: a fused multiply-add only where the source asks for one, so that every build of a kernel
+# rounds alike. -fno-math-errno frees sqrt and friends for the vectoriser without changing any value.
+target_compile_options(halfmoon_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wno-psabi
+                       -Wno-missing-field-initializers -ffp-contract=off -fno-math-errno
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+target_include_directories(halfmoon_flags INTERFACE ${CMAKE_CURRENT_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
+if(HALFMOON_SANITIZE)
+  target_compile_options(halfmoon_flags INTERFACE -fsanitize=${HALFMOON_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(halfmoon_flags INTERFACE -fsanitize=${HALFMOON_SANITIZE})
+endif()
+if(HALFMOON_FUZZ)
+  target_compile_options(halfmoon_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT HALFMOON_ONLY_GENERIC)
+  set(HALFMOON_X86 ON)
+else()
+  set(HALFMOON_X86 OFF)
+endif()
+
+# Areas whose tests run under the thread sanitizer too: those in which threads meet.
+set(HALFMOON_THREADED_AREAS base net engine serve)
+if(HALFMOON_TESTS)
+  add_custom_target(threads_tests)
+endif()
+
+# halfmoon_gtest(NAME PROGRAM): a GoogleTest program as the ctest case NAME, and its cases with Slow in their names as
+# NAME_slow. Each leaves its case by case result in results/, for counting.
+function(halfmoon_gtest name program)
+  target_compile_definitions(${program} PRIVATE
+    HALFMOON_SOURCE_DIR="${CMAKE_SOURCE_DIR}" HALFMOON_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden")
+  add_test(NAME ${name} COMMAND ${program} --gtest_brief=1 --gtest_filter=-*Slow*)
+  add_test(NAME ${name}_slow COMMAND ${program} --gtest_brief=1 --gtest_filter=*Slow*)
+  foreach(test ${name} ${name}_slow)
+    set_tests_properties(${test} PROPERTIES TIMEOUT 600
+      ENVIRONMENT "GTEST_OUTPUT=xml:${CMAKE_BINARY_DIR}/results/${test}.xml")
+  endforeach()
+  set_tests_properties(${name} PROPERTIES LABELS fast)
+  set_tests_properties(${name}_slow PROPERTIES LABELS slow)
+endfunction()
+
+function(halfmoon_area name)
+  cmake_parse_arguments(AREA "" "" "DEPS" ${ARGN})
+  set(folder ${CMAKE_SOURCE_DIR}/src/${name})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${folder}/*.h)
+  set(tests ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  if(NOT HALFMOON_X86)
+    list(FILTER sources EXCLUDE REGEX "_(avx2|avx512)\\.cc$")
+  endif()
+  foreach(isa avx2 avx512)
+    foreach(file ${sources})
+      if(file MATCHES "_${isa}\\.cc$")
+        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${HALFMOON_FLAGS_${isa}}")
+      endif()
+    endforeach()
+  endforeach()
+
+  list(TRANSFORM AREA_DEPS PREPEND halfmoon_ OUTPUT_VARIABLE deps)
+  if(sources)
+    add_library(halfmoon_${name} STATIC ${sources} ${headers})
+    target_link_libraries(halfmoon_${name} PUBLIC halfmoon_flags ${deps})
+    if(HALFMOON_X86)
+      target_compile_definitions(halfmoon_${name} PUBLIC HALFMOON_X86=1)
+    endif()
+  else()
+    message(FATAL_ERROR "area ${name} has no sources in ${folder}")
+  endif()
+
+  if(HALFMOON_TESTS AND tests)
+    add_executable(${name}_test ${tests})
+    target_link_libraries(${name}_test PRIVATE halfmoon_${name} GTest::gmock GTest::gtest_main)
+    halfmoon_gtest(${name} ${name}_test)
+    if(name IN_LIST HALFMOON_THREADED_AREAS)
+      add_dependencies(threads_tests ${name}_test)
+      set_property(TEST ${name} APPEND PROPERTY LABELS threads)
+    endif()
+  endif()
+endfunction()

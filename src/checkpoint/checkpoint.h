@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// checkpoint: files of weights as one view, canonical name > tensor. It maps files and checks every
+// length and offset before use; it never computes with weights, and starts no threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace halfmoon::checkpoint {
+
+/// How the rows of a stored matrix lie against the canonical (published safetensors) order.
+enum class RowOrder {
+  kCanonical,
+  /// llama-architecture GGUF q/k: per head of D rows, stored row 2i is canonical row i, stored row
+  /// 2i+1 is canonical row i + D/2 (models.md, "GGUF Q4_1"; converters permute for interleaved
+  /// RoPE).
+  kRopePairs,
+};
+
+/// One weight as stored. `view.bytes` points into a mapping that the Checkpoint owns.
+struct StoredTensor {
+  tensor::TensorView view;  ///< shape outermost first: [out, in] for a linear layer
+  RowOrder row_order = RowOrder::kCanonical;
+  int64_t rows_per_head = 0;  ///< D of kRopePairs
+
+  /// Index in `view` of canonical row `row`.
+  int64_t StoredRow(int64_t row) const;
+};
+
+/// Where the vocabulary of a GGUF file without tokenizer.json is described. Plain data for
+/// text::Tokenizer.
+struct GgufVocabulary {
+  std::string model;  ///< tokenizer.ggml.model: "gpt2" or "llama"
+  std::string pre;    ///< tokenizer.ggml.pre: names the pre-tokenizer ("smollm", "qwen2", ...)
+  std::vector<std::string> tokens;
+  std::vector<float> scores;
+  std::vector<int32_t> token_types;
+  std::vector<std::string> merges;
+  std::optional<int64_t> bos_id, eos_id, unknown_id, padding_id;
+  std::optional<bool> add_bos, add_eos, add_space_prefix;
+};
+
+/// A checkpoint opened for reading. Immutable, thread-safe.
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+
+  /// "safetensors" or "gguf".
+  virtual std::string_view format() const = 0;
+  virtual const std::filesystem::path& path() const = 0;
+  /// The model's configuration in the keys of the published config.json; GGUF metadata is
+  /// translated into them.
+  virtual const json::object& config() const = 0;
+  /// nullptr where there is none. Names are those of the published safetensors
+  /// ("model.layers.0.self_attn.q_proj.weight").
+  virtual const StoredTensor* Find(std::string_view name) const = 0;
+  /// All names, sorted.
+  virtual std::vector<std::string> Names() const = 0;
+  /// GGUF only; nullptr elsewhere.
+  virtual const GgufVocabulary* gguf_vocabulary() const = 0;
+  /// The chat template that travels with the weights (GGUF metadata); empty elsewhere.
+  virtual std::string_view chat_template() const = 0;
+  /// Bytes of all weights.
+  virtual size_t size_bytes() const = 0;
+  /// A digest that changes when any file's content plausibly has (names, sizes, headers, sampled
+  /// data): the model fingerprint which salts KV block keys and keys cached kernel formats.
+  virtual std::string fingerprint() const = 0;
+  /// Asks the kernel to read all weights ahead. A hint.
+  virtual void Prefetch() const = 0;
+};
+
+/// Opens `path`: a .gguf file, a .safetensors file with a config.json beside it, or a folder that
+/// holds config.json and model.safetensors or model.safetensors.index.json (or exactly one .gguf).
+/// Errors name file, tensor, expected and found.
+Result<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& path);
+
+}  // namespace halfmoon::checkpoint

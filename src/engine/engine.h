@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine: the step loop. One engine thread owns scheduler state, prefix index, page accounting and
+// the model's forward; requests come in through a bounded queue and tokens leave through one
+// bounded stream a request. It never parses text from clients and never touches sockets.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+
+namespace halfmoon::model {
+class Model;
+}
+
+namespace halfmoon::engine {
+
+class StepModel;
+
+/// How the next token is chosen. Same seed, same output: the random number of a token depends on
+/// (seed, position in the sequence) only. Who asks for n sequences of one prompt gives each its own
+/// seed.
+struct SamplingParams {
+  float temperature = 1.0f;  ///< 0: greedy
+  float top_p = 1.0f;        ///< (0, 1]
+  int32_t top_k = 0;         ///< 0: all
+  float min_p = 0.0f;        ///< [0, 1]
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  uint64_t seed = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+};
+
+/// One sequence to compute: what a client sent, already tokenised. n > 1 is n requests that share a
+/// prefix.
+struct Request {
+  std::vector<int32_t> prompt_ids;  ///< at least 1
+  SamplingParams sampling;
+  int32_t max_tokens = 0;         ///< most tokens generated; 0: compute the prompt only
+  std::vector<int32_t> stop_ids;  ///< end-of-sequence ids; the token is reported, then the stream
+                                  ///< finishes with kStop
+  int32_t num_logprobs =
+      -1;  ///< -1: none; 0: of the chosen token; k: of the k best too (at most 20)
+  bool prompt_logprobs = false;  ///< logprobs of prompt tokens too (num_logprobs says how many);
+                                 ///< the prefix is then computed, not reused
+  std::string cache_salt;        ///< requests with different salts share no KV
+  /// Restricts the next token: called on the engine thread before each choice with a bitmask of
+  /// ceil(V / 32) words, all ones. Optional.
+  std::function<void(std::span<uint32_t> allowed)> mask;
+  /// Told each chosen token, on the engine thread, before the next `mask` call. Optional.
+  std::function<void(int32_t id)> on_token;
+};
+
+struct Logprob {
+  int32_t id = 0;
+  float logprob = 0.0f;  ///< natural log, of the model's distribution before temperature and cuts
+};
+
+struct TokenEvent {
+  int32_t id = 0;
+  float logprob = 0.0f;      ///< set when num_logprobs >= 0
+  std::vector<Logprob> top;  ///< num_logprobs best, best first
+};
+
+/// The prompt is computed. Comes once, before the first token.
+struct PromptEvent {
+  int32_t cached_tokens = 0;                ///< prompt tokens whose KV came from the cache
+  std::vector<TokenEvent> prompt_logprobs;  ///< with prompt_logprobs: one per prompt token; the
+                                            ///< first has no logprob (NaN)
+};
+
+/// How far a long prefill has come; at most a few a second.
+struct ProgressEvent {
+  int32_t computed_tokens = 0;
+  int32_t prompt_tokens = 0;
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+struct FinishEvent {
+  FinishReason reason = FinishReason::kStop;
+  std::optional<Error> error;  ///< for kError: kUnavailable at shutdown, kInternal otherwise
+};
+
+using Event = std::variant<ProgressEvent, PromptEvent, TokenEvent, FinishEvent>;
+
+/// The consumer's end of one request. Bounded: the engine pauses a sequence whose stream is full
+/// and goes on when it drains. Dropping it cancels the request. Thread-safe.
+class RequestHandle {
+ public:
+  virtual ~RequestHandle() = default;
+  /// Next event if there is one. After a FinishEvent there is none.
+  virtual std::optional<Event> TryNext() = 0;
+  /// Waits for the next event; nullopt after the FinishEvent has been taken.
+  virtual std::optional<Event> Next() = 0;
+  /// `notify` runs (on the engine thread: must be quick, must call neither the engine nor
+  /// SetNotify, must not drop the handle) whenever an event arrives; at once, on this thread, if
+  /// there is one already. Once SetNotify or the destructor has returned, the notify before it
+  /// neither runs nor will.
+  virtual void SetNotify(std::function<void()> notify) = 0;
+  /// Ends the request at the next step boundary at the latest; a FinishEvent{kCancelled} follows.
+  /// Idempotent.
+  virtual void Cancel() = 0;
+};
+
+struct EngineOptions {
+  size_t kv_bytes =
+      0;  ///< budget of KV pages; at least one sequence of the model's context should fit
+  int max_running = 64;       ///< sequences in a batch
+  int max_queued = 256;       ///< waiting requests; beyond: kResourceExhausted
+  int step_tokens = 512;      ///< token budget of a step
+  int stream_capacity = 256;  ///< events buffered per request
+  bool prefix_cache = true;
+};
+
+/// A snapshot for /metrics and logs. Counters since start, gauges now.
+struct EngineStats {
+  int running = 0;
+  int queued = 0;
+  int64_t pages_total = 0;
+  int64_t pages_in_use = 0;  ///< held by sequences
+  int64_t pages_cached = 0;  ///< hold reusable prefixes, free to evict
+  uint64_t prompt_tokens = 0;
+  uint64_t cached_prompt_tokens = 0;
+  uint64_t generated_tokens = 0;
+  uint64_t steps = 0;
+  uint64_t preemptions = 0;
+  uint64_t finished[4] = {};  ///< by FinishReason
+};
+
+/// Thread-safe.
+class Engine {
+ public:
+  /// Starts the engine thread. The model and clock outlive the engine.
+  static Result<std::unique_ptr<Engine>> Start(model::Model* model, const Clock* clock,
+                                               const EngineOptions& options);
+  /// The same over anything that computes steps (step_model.h), which the engine then owns.
+  static Result<std::unique_ptr<Engine>> Start(std::unique_ptr<StepModel> model, const Clock* clock,
+                                               const EngineOptions& options);
+  virtual ~Engine() = default;  ///< as Shutdown
+
+  /// Queues a request. Errors: kInvalidArgument (empty prompt, id out of range, prompt + 1 does not
+  /// fit the context: the message names both lengths, or can never fit the KV budget),
+  /// kResourceExhausted (queue full), kUnavailable (shutting down).
+  virtual Result<std::unique_ptr<RequestHandle>> Submit(Request request) = 0;
+  virtual EngineStats Stats() const = 0;
+  /// Longest prompt + output a request may have.
+  virtual int32_t max_request_tokens() const = 0;
+  /// Refuses new requests from now on; those inside go on.
+  virtual void Drain() = 0;
+  /// Ends everything inside with FinishEvent{kError, kUnavailable} and joins the thread.
+  /// Idempotent.
+  virtual void Shutdown() = 0;
+};
+
+}  // namespace halfmoon::engine

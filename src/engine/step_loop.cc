@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <utility>
+
+#include "engine/row_scan.h"
+#include "kernels/paged_kv.h"
+
+namespace halfmoon::engine {
+namespace {
+
+// A row of logits is 600 kB for a vocabulary of 150 k. Prompts that want all of their rows come in
+// chunks of this many, which keeps that buffer in tens of megabytes.
+constexpr int32_t kLogprobChunkTokens = 64;
+
+// A prefill is called long after a second; from then on four reports a second look alive.
+constexpr TimeUs kProgressAfterUs = 1'000'000;
+constexpr TimeUs kProgressEveryUs = 250'000;
+
+// Runs what a request brought along. It is foreign code, so whatever it throws ends that request
+// and nothing else.
+template <typename Function>
+Status CallForeign(const char* what, const Function& function) {
+  try {
+    function();
+    return {};
+  } catch (const std::exception& e) {
+    return Error(ErrorCode::kInternal, std::string(what) + " failed: " + e.what());
+  } catch (...) {
+    return Error(ErrorCode::kInternal, std::string(what) + " failed");
+  }
+}
+
+}  // namespace
+
+StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
+                   store::PageMemory memory, Mailbox* mailbox)
+    : model_(model),
+      clock_(clock),
+      mailbox_(mailbox),
+      max_request_tokens_(config.max_request_tokens),
+      block_size_(config.table.limits.block_size),
+      fingerprint_(model->fingerprint()),
+      memory_(std::move(memory)),
+      table_(config.table),
+      sampler_(model->vocab_size()) {
+  chunks_.reserve(static_cast<size_t>(config.table.limits.max_running));
+  stats_.pages_total = config.table.num_pages;
+  PublishStats();
+}
+
+void StepLoop::Run() {
+  while (!mailbox_->stop.load(std::memory_order_acquire)) {
+    TakeSubmissions();
+    DropCancelled();
+    UpdatePauses();
+    const bool worked = RunStep();
+    PublishStats();
+    // Nothing to do before a request, a cancel, a drained stream or the stop, each of which raises
+    // the signal; one that came meanwhile makes Wait return at once.
+    if (!worked) mailbox_->wake->Wait();
+  }
+  FinishAll();
+}
+
+void StepLoop::TakeSubmissions() {
+  while (std::optional<Submission> submission = mailbox_->submissions.TryPop()) {
+    const sched::SeqId id{next_id_++};
+    Active& active = active_[id];
+    active.request = std::move(submission->request);
+    active.stream = std::move(submission->stream);
+    Request& request = active.request;
+    active.prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
+    if (NeedsHistory(request.sampling)) active.history.AddPrompt(request.prompt_ids);
+    sched::NewSequence sequence{
+        .ids = std::move(request.prompt_ids),
+        .seed = kv::SeedKey({.model_fingerprint = fingerprint_,
+                             .kv_format_version = kernels::kKvFormatVersion,
+                             .block_size = static_cast<uint32_t>(block_size_),
+                             .tenant_salt = request.cache_salt})};
+    if (request.prompt_logprobs) {
+      sequence.max_share_tokens = kLogprobChunkTokens;
+      sequence.reuse_limit_tokens = 0;
+      active.prompt_logprobs.push_back(
+          {.id = sequence.ids[0], .logprob = std::numeric_limits<float>::quiet_NaN()});
+    }
+    table_.Add(id, std::move(sequence));
+  }
+}
+
+void StepLoop::DropCancelled() {
+  for (auto it = active_.begin(); it != active_.end();) {
+    const auto current = it++;
+    if (current->second.stream->cancelled()) Finish(current->first, FinishReason::kCancelled);
+  }
+}
+
+void StepLoop::UpdatePauses() {
+  for (auto& [id, active] : active_) table_.At(id).paused = active.stream->full();
+}
+
+// False where there is nothing to do until something changes from outside.
+bool StepLoop::RunStep() {
+  const sched::Plan plan = table_.BeginStep();
+  stats_.preemptions += plan.preempt.size();
+  NoteAdmitted(plan.admit);
+  if (plan.shares.empty()) return !plan.preempt.empty() || !plan.admit.empty();
+  BuildChunks(plan.shares);
+  ++stats_.steps;
+  if (Forward(plan.shares)) AfterForward(plan.shares);
+  return true;
+}
+
+void StepLoop::NoteAdmitted(const std::vector<sched::SeqId>& ids) {
+  for (sched::SeqId id : ids) {
+    Active& active = active_.at(id);
+    if (std::exchange(active.admitted, true)) continue;
+    active.started_us = clock_->NowUs();
+    mailbox_->queued.fetch_sub(1);
+  }
+}
+
+void StepLoop::BuildChunks(const std::vector<sched::Share>& shares) {
+  chunks_.clear();
+  for (const sched::Share& share : shares) {
+    const sched::Sequence& sequence = table_.At(share.id);
+    chunks_.push_back({.ids = std::span(sequence.ids)
+                                  .subspan(static_cast<size_t>(sequence.computed_tokens),
+                                           static_cast<size_t>(share.tokens)),
+                       .start = sequence.computed_tokens,
+                       .kv = {.base = memory_.base(), .page_table = sequence.page_table},
+                       .logits = LogitsFor(active_.at(share.id), sequence, share.tokens)});
+  }
+}
+
+model::LogitsMode StepLoop::LogitsFor(const Active& active, const sched::Sequence& sequence,
+                                      int32_t tokens) const {
+  // A row says how likely the token after it is, so the row of the last prompt token belongs to the
+  // first one generated.
+  const auto known = static_cast<int32_t>(active.prompt_logprobs.size());
+  if (active.request.prompt_logprobs && known < active.prompt_tokens) {
+    return model::LogitsMode::kAll;
+  }
+  const bool reaches_end =
+      sequence.computed_tokens + tokens == static_cast<int32_t>(sequence.ids.size());
+  return reaches_end && active.request.max_tokens > 0 ? model::LogitsMode::kLast
+                                                      : model::LogitsMode::kNone;
+}
+
+bool StepLoop::Forward(const std::vector<sched::Share>& shares) {
+  const Status status = CallForeign("the model's step", [this] { model_->Forward(chunks_); });
+  if (status.ok()) return true;
+  for (const sched::Share& share : shares) Finish(share.id, FinishReason::kError, status.error());
+  return false;
+}
+
+void StepLoop::AfterForward(const std::vector<sched::Share>& shares) {
+  table_.EndStep(shares);
+  const auto vocab = static_cast<size_t>(model_->vocab_size());
+  std::span<const float> logits = model_->logits();
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const sched::SeqId id = shares[i].id;
+    const auto tokens = static_cast<size_t>(shares[i].tokens);
+    const model::LogitsMode mode = chunks_[i].logits;
+    const size_t num_rows =
+        mode == model::LogitsMode::kAll ? tokens : (mode == model::LogitsMode::kLast ? 1 : 0);
+    const std::span<const float> rows = logits.first(num_rows * vocab);
+    logits = logits.subspan(num_rows * vocab);
+
+    Active& active = active_.at(id);
+    if (mode == model::LogitsMode::kAll) {
+      const std::span prompt =
+          std::span(table_.At(id).ids).first(static_cast<size_t>(active.prompt_tokens));
+      const Status status = CollectPromptLogprobs(&active, prompt, chunks_[i].start, rows);
+      if (!status.ok()) {
+        Finish(id, FinishReason::kError, status.error());
+        continue;
+      }
+    }
+    const sched::Sequence& sequence = table_.At(id);
+    if (!active.prompt_done) {
+      if (sequence.computed_tokens < active.prompt_tokens) {
+        ReportProgress(&active, sequence.computed_tokens);
+        continue;
+      }
+      FinishPrompt(&active, sequence.reused_tokens);
+      if (active.request.max_tokens == 0) {
+        Finish(id, FinishReason::kLength);
+        continue;
+      }
+    }
+    // Else a preempted sequence that is still catching up.
+    if (sequence.computed_tokens == static_cast<int32_t>(sequence.ids.size())) {
+      Generate(id, &active, rows.last(vocab));
+    }
+  }
+}
+
+// rows: [tokens of the chunk, V], the first at position `start`. A preemption may bring a position
+// a second time.
+Status StepLoop::CollectPromptLogprobs(Active* active, std::span<const int32_t> prompt,
+                                       int32_t start, std::span<const float> rows) {
+  const auto vocab = static_cast<size_t>(model_->vocab_size());
+  std::vector<TokenEvent>& collected = active->prompt_logprobs;
+  while (collected.size() < prompt.size()) {
+    const size_t row = collected.size() - 1 - static_cast<size_t>(start);
+    if (row >= rows.size() / vocab) break;
+    collected.push_back(DescribeToken(rows.subspan(row * vocab, vocab), prompt[collected.size()],
+                                      active->request.num_logprobs));
+    if (std::isnan(collected.back().logprob)) {
+      return Error(ErrorCode::kInternal, "the model computed NaN as logit after prompt token " +
+                                             std::to_string(collected.size() - 2));
+    }
+  }
+  return {};
+}
+
+void StepLoop::ReportProgress(Active* active, int32_t computed_tokens) {
+  const TimeUs now_us = clock_->NowUs();
+  if (now_us - active->started_us < kProgressAfterUs) return;
+  if (now_us - active->progress_us < kProgressEveryUs) return;
+  active->progress_us = now_us;
+  active->stream->Push(
+      ProgressEvent{.computed_tokens = computed_tokens, .prompt_tokens = active->prompt_tokens});
+}
+
+void StepLoop::FinishPrompt(Active* active, int32_t reused_tokens) {
+  active->prompt_done = true;
+  stats_.prompt_tokens += static_cast<uint64_t>(active->prompt_tokens);
+  stats_.cached_prompt_tokens += static_cast<uint64_t>(reused_tokens);
+  active->stream->Push(PromptEvent{.cached_tokens = reused_tokens,
+                                   .prompt_logprobs = std::move(active->prompt_logprobs)});
+}
+
+Result<int32_t> StepLoop::ChooseToken(Active* active, std::span<const float> logits,
+                                      int64_t position) {
+  const Request& request = active->request;
+  mask_.clear();
+  if (request.mask) {
+    mask_.assign((logits.size() + 31) / 32, ~uint32_t{0});
+    HM_TRY(CallForeign("the request's mask", [&] { request.mask(mask_); }));
+  }
+  HM_ASSIGN(const int32_t token,
+            sampler_.Choose(logits, request.sampling, active->history, mask_, position));
+  if (NeedsHistory(request.sampling)) active->history.AddOutput(token);
+  if (request.on_token) {
+    HM_TRY(CallForeign("the request's on_token", [&] { request.on_token(token); }));
+  }
+  return token;
+}
+
+void StepLoop::Generate(sched::SeqId id, Active* active, std::span<const float> logits) {
+  const Request& request = active->request;
+  const auto position = static_cast<int64_t>(table_.At(id).ids.size());
+  const Result<int32_t> token = ChooseToken(active, logits, position);
+  if (!token.ok()) {
+    Finish(id, FinishReason::kError, token.error());
+    return;
+  }
+  active->stream->Push(request.num_logprobs < 0
+                           ? TokenEvent{.id = *token}
+                           : DescribeToken(logits, *token, request.num_logprobs));
+  ++active->generated;
+  ++stats_.generated_tokens;
+  if (std::ranges::find(request.stop_ids, *token) != request.stop_ids.end()) {
+    Finish(id, FinishReason::kStop);
+  } else if (active->generated == request.max_tokens || position + 1 == max_request_tokens_) {
+    Finish(id, FinishReason::kLength);
+  } else {
+    table_.Append(id, *token);
+  }
+}
+
+void StepLoop::Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error) {
+  const auto it = active_.find(id);
+  table_.Remove(id);
+  if (!it->second.admitted) mailbox_->queued.fetch_sub(1);
+  const std::shared_ptr<EventStream> stream = std::move(it->second.stream);
+  active_.erase(it);
+  ++stats_.finished[static_cast<size_t>(reason)];
+  // Before the event, so that who has seen the end also sees it counted.
+  PublishStats();
+  stream->Push(FinishEvent{.reason = reason, .error = std::move(error)});
+}
+
+void StepLoop::FinishAll() {
+  TakeSubmissions();
+  while (!active_.empty()) {
+    Finish(active_.begin()->first, FinishReason::kError,
+           Error(ErrorCode::kUnavailable, "the engine is shutting down"));
+  }
+}
+
+void StepLoop::PublishStats() {
+  stats_.running = table_.num_running();
+  stats_.pages_in_use = table_.pool().num_in_use();
+  stats_.pages_cached = table_.pool().num_cached();
+  std::lock_guard lock(mailbox_->stats_mutex);
+  mailbox_->stats = stats_;
+}
+
+}  // namespace halfmoon::engine

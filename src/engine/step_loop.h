@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the engine thread does, step after step.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/bounded_queue.h"
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "engine/event_stream.h"
+#include "engine/sampler.h"
+#include "engine/step_model.h"
+#include "sched/sequence_table.h"
+#include "store/page_memory.h"
+
+namespace halfmoon::engine {
+
+/// A request on its way to the engine thread.
+struct Submission {
+  Request request;
+  std::shared_ptr<EventStream> stream;
+};
+
+/// What engine thread and callers share. Thread-safe.
+struct Mailbox {
+  explicit Mailbox(int max_queued) : submissions(static_cast<size_t>(max_queued)) {}
+
+  BoundedQueue<Submission> submissions;
+  std::shared_ptr<WakeSignal> wake = std::make_shared<WakeSignal>();
+  std::atomic<int> queued{0};  ///< submitted and not admitted for the first time
+  std::atomic<bool> stop{false};
+  std::mutex stats_mutex;
+  EngineStats stats;  ///< GUARDED_BY(stats_mutex)
+};
+
+/// Engine thread only.
+class StepLoop {
+ public:
+  struct Config {
+    sched::TableOptions table;
+    int32_t max_request_tokens = 0;
+  };
+  /// Borrows all but the memory.
+  StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
+           Mailbox* mailbox);
+
+  /// Returns after mailbox->stop; every request inside has then got its FinishEvent.
+  void Run();
+
+ private:
+  // A request inside the engine; its tokens and pages are in the table.
+  struct Active {
+    Request request;
+    std::shared_ptr<EventStream> stream;
+    TokenHistory history;
+    std::vector<TokenEvent> prompt_logprobs;
+    int32_t prompt_tokens = 0;
+    int32_t generated = 0;
+    bool admitted = false;  // at least once
+    bool prompt_done = false;
+    TimeUs started_us = 0;   // first admission
+    TimeUs progress_us = 0;  // last ProgressEvent
+  };
+
+  void TakeSubmissions();
+  void DropCancelled();
+  void UpdatePauses();
+  bool RunStep();
+  void NoteAdmitted(const std::vector<sched::SeqId>& ids);
+  void BuildChunks(const std::vector<sched::Share>& shares);
+  bool Forward(const std::vector<sched::Share>& shares);
+  void AfterForward(const std::vector<sched::Share>& shares);
+  model::LogitsMode LogitsFor(const Active& active, const sched::Sequence& sequence,
+                              int32_t tokens) const;
+  Status CollectPromptLogprobs(Active* active, std::span<const int32_t> prompt, int32_t start,
+                               std::span<const float> rows);
+  void ReportProgress(Active* active, int32_t computed_tokens);
+  void FinishPrompt(Active* active, int32_t reused_tokens);
+  Result<int32_t> ChooseToken(Active* active, std::span<const float> logits, int64_t position);
+  void Generate(sched::SeqId id, Active* active, std::span<const float> logits);
+  void Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error = std::nullopt);
+  void FinishAll();
+  void PublishStats();
+
+  StepModel* const model_;
+  const Clock* const clock_;
+  Mailbox* const mailbox_;
+  const int32_t max_request_tokens_;
+  const int32_t block_size_;
+  const std::string fingerprint_;
+  store::PageMemory memory_;
+  sched::SequenceTable table_;
+  Sampler sampler_;
+  std::map<sched::SeqId, Active> active_;
+  uint64_t next_id_ = 1;
+  EngineStats stats_;
+  // Buffers of a step.
+  std::vector<model::SequenceChunk> chunks_;
+  std::vector<uint32_t> mask_;
+};
+
+}  // namespace halfmoon::engine

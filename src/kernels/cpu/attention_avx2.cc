@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/attention_impl.h"
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/vec_avx2.h"
+
+namespace halfmoon::kernels::avx2 {
+
+void Attend(const AttendArgs& args) { impl::Attend<Vec>(args); }
+void StoreKv(const StoreKvArgs& args) { impl::StoreKv<Vec>(args); }
+
+}  // namespace halfmoon::kernels::avx2

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/attention_impl.h"
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/vec_avx512.h"
+
+namespace halfmoon::kernels::avx512 {
+
+void Attend(const AttendArgs& args) { impl::Attend<Vec>(args); }
+void StoreKv(const StoreKvArgs& args) { impl::StoreKv<Vec>(args); }
+
+}  // namespace halfmoon::kernels::avx512

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "kernels/registry.h"
+
+namespace halfmoon::kernels {
+namespace {
+
+// Jobs planned together; more run as further batches. 256 covers the experts of any known layer and
+// keeps the plan on the stack.
+constexpr size_t kMaxPlannedJobs = 256;
+// Rows of a piece: enough to reuse a tile from the cache, few enough to split long prefills.
+constexpr int64_t kMaxPieceRows = 256;
+// Weights of a piece that several blocks of rows walk over stay in a core's L2.
+constexpr int64_t kMaxPieceBytes = 512 * 1024;
+// Cycles below which handing out a piece costs more than it balances.
+constexpr int64_t kMinPieceCycles = 20'000;
+constexpr int64_t kPiecesPerThread = 8;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One job cut into row_chunks x tile_chunks pieces.
+struct PlannedJob {
+  const MatMulJob* job;
+  int64_t rows;   // of a piece
+  int64_t tiles;  // of a piece
+  int64_t tile_chunks;
+  int64_t pieces;
+  int64_t piece_cycles;
+};
+
+// Rough cost of one tile with `rows` rows; only proportions matter.
+int64_t TileCycles(const MatMulJob& job, int64_t rows) {
+  const int64_t per_row = job.x.f32 != nullptr ? job.weight->cols() : job.weight->cols() / 2;
+  return static_cast<int64_t>(job.weight->tile_bytes()) / 4 + rows * per_row;
+}
+
+PlannedJob Plan(const MatMulJob& job, int64_t target_cycles) {
+  PlannedJob plan;
+  plan.job = &job;
+  const int64_t row_chunks = CeilDiv(job.num_rows, kMaxPieceRows);
+  plan.rows = CeilDiv(job.num_rows, row_chunks);
+  const int64_t tile_cycles = TileCycles(job, plan.rows);
+  const int64_t num_tiles = job.weight->num_tiles();
+  int64_t max_tiles = num_tiles;
+  if (plan.rows > 8) {
+    max_tiles = kMaxPieceBytes / static_cast<int64_t>(job.weight->tile_bytes());
+  }
+  const int64_t wanted = CeilDiv(target_cycles, tile_cycles);
+  const int64_t tiles = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, max_tiles));
+  plan.tile_chunks = CeilDiv(num_tiles, tiles);
+  plan.tiles = CeilDiv(num_tiles, plan.tile_chunks);
+  plan.pieces = row_chunks * plan.tile_chunks;
+  plan.piece_cycles = plan.tiles * tile_cycles;
+  return plan;
+}
+
+MatMulTilesFn KernelOf(const Stream& stream, const MatMulJob& job) {
+  const auto format = static_cast<size_t>(job.weight->format());
+  return job.x.f32 != nullptr ? stream.table().matmul_f32[format]
+                              : stream.table().matmul_int8[format];
+}
+
+void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
+  const MatMulJob& job = *plan.job;
+  const PackedMatrix& weight = *job.weight;
+  const int64_t row_begin = piece / plan.tile_chunks * plan.rows;
+  const int64_t tile_begin = piece % plan.tile_chunks * plan.tiles;
+  MatMulArgs args;
+  args.tiles = weight.tile(0);
+  args.tile_bytes = weight.tile_bytes();
+  args.quant_bytes = weight.quant_bytes();
+  args.n = weight.rows();
+  args.k = weight.cols();
+  args.zero = weight.zero();
+  args.x = job.x.f32;
+  args.x_stride = job.x.stride;
+  args.q = job.x.int8.q;
+  args.scale = job.x.int8.scale;
+  args.sum16 = job.x.int8.sum16;
+  args.groups = job.x.int8.groups;
+  args.row_index = job.row_index != nullptr ? job.row_index + row_begin : nullptr;
+  args.row_begin = row_begin;
+  args.num_rows = std::min(plan.rows, job.num_rows - row_begin);
+  args.y = job.y + row_begin * job.y_stride;
+  args.y_stride = job.y_stride;
+  // Rounding the tiles of a piece up can leave the last ones empty.
+  const int64_t tile_end = std::min(tile_begin + plan.tiles, weight.num_tiles());
+  if (args.num_rows > 0 && tile_begin < tile_end) {
+    KernelOf(stream, job)(args, tile_begin, tile_end);
+  }
+}
+
+void CheckJob(const Stream& stream, const MatMulJob& job) {
+  HM_CHECK(KernelOf(stream, job) != nullptr,
+           "int8 activations for " + std::string(WeightFormatName(job.weight->format())));
+  HM_CHECK(job.x.f32 != nullptr || job.x.int8.groups * kGroup == job.weight->cols(),
+           std::to_string(job.x.int8.groups) + " groups of activations for " +
+               std::to_string(job.weight->cols()) + " inputs");
+}
+
+void RunBatch(const Stream& stream, std::span<const MatMulJob> jobs) {
+  int64_t total_cycles = 0;
+  for (const MatMulJob& job : jobs) {
+    total_cycles += TileCycles(job, job.num_rows) * job.weight->num_tiles();
+  }
+  const int64_t threads = stream.pool().num_threads();
+  const int64_t target =
+      threads == 1 ? total_cycles
+                   : std::max(kMinPieceCycles, total_cycles / (threads * kPiecesPerThread));
+  std::array<PlannedJob, kMaxPlannedJobs> plans;
+  size_t count = 0;
+  for (const MatMulJob& job : jobs) {
+    if (job.num_rows == 0 || job.weight->rows() == 0) continue;
+    CheckJob(stream, job);
+    plans[count++] = Plan(job, target);
+  }
+  // Largest first: what is handed out last should be small. Ties keep the callers' order.
+  std::sort(plans.begin(), plans.begin() + static_cast<std::ptrdiff_t>(count),
+            [](const PlannedJob& a, const PlannedJob& b) {
+              return a.piece_cycles != b.piece_cycles ? a.piece_cycles > b.piece_cycles
+                                                      : a.job < b.job;
+            });
+  std::array<int64_t, kMaxPlannedJobs + 1> first_piece;
+  first_piece[0] = 0;
+  for (size_t i = 0; i < count; ++i) first_piece[i + 1] = first_piece[i] + plans[i].pieces;
+  stream.pool().ParallelFor(static_cast<size_t>(first_piece[count]), [&](size_t index, int) {
+    const auto piece = static_cast<int64_t>(index);
+    const auto* begin = first_piece.data();
+    const auto plan = std::upper_bound(begin, begin + count + 1, piece) - begin - 1;
+    RunPiece(stream, plans[static_cast<size_t>(plan)],
+             piece - first_piece[static_cast<size_t>(plan)]);
+  });
+}
+
+}  // namespace
+
+void MatMul(const Stream& stream, std::span<const MatMulJob> jobs) {
+  while (!jobs.empty()) {
+    const size_t count = std::min(jobs.size(), kMaxPlannedJobs);
+    RunBatch(stream, jobs.first(count));
+    jobs = jobs.subspan(count);
+  }
+}
+
+}  // namespace halfmoon::kernels

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/pack_tile.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/cpu/tile_format.h"
+#include "quant/blocks.h"
+#include "quant/unpack.h"
+
+namespace halfmoon::kernels {
+namespace {
+
+using tensor::DType;
+
+static_assert(std::endian::native == std::endian::little,
+              "words are assembled from bytes in place");
+
+constexpr int kRows = static_cast<int>(kTileRows);
+constexpr uint32_t kLowNibbles = 0x0F0F0F0Fu;
+
+uint32_t LoadWord(const void* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  return word;
+}
+
+// Word r of chunk c of the group at `group`.
+void StoreWord(uint8_t* group, int chunk, int r, uint32_t word) {
+  std::memcpy(group + chunk * 64 + 4 * r, &word, sizeof(word));
+}
+
+void StoreF16(uint8_t* scales, int r, uint16_t bits) {
+  std::memcpy(scales + 2 * r, &bits, sizeof(bits));
+}
+
+// Rows of 4-byte units (a float, or two 16-bit floats side by side): out[unit][16] = in[16][unit].
+// `tail_bytes` of a last, partial unit follow.
+void PackUnits(const std::byte* const rows[], const TileTarget& target, int64_t units,
+               size_t tail_bytes) {
+  // 16 x 16 units at a time: one cache line read from each row, 16 whole lines written.
+  for (int64_t begin = 0; begin < units; begin += 16) {
+    const int64_t end = std::min(units, begin + 16);
+    for (int r = 0; r < target.rows; ++r) {
+      for (int64_t u = begin; u < end; ++u) {
+        std::memcpy(target.quants + u * 64 + 4 * r, rows[r] + u * 4, 4);
+      }
+    }
+  }
+  if (tail_bytes == 0) return;
+  for (int r = 0; r < target.rows; ++r) {
+    std::memcpy(target.quants + units * 64 + 4 * r, rows[r] + units * 4, tail_bytes);
+  }
+}
+
+// The 16 bytes of 32 nibbles as Q4_0 and Q4_1 store them: value j low in byte j, value j + 16 high.
+void PackNibbles(const uint8_t qs[16], uint8_t* group, int r) {
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t first = LoadWord(qs + 8 * half);
+    const uint32_t second = LoadWord(qs + 8 * half + 4);
+    StoreWord(group, half, r, (first & kLowNibbles) | (second & kLowNibbles) << 4);
+    StoreWord(group, half + 2, r, (first >> 4 & kLowNibbles) | (second & ~kLowNibbles));
+  }
+}
+
+// Q4_0, Q4_1 and Q8_0 skip the general path: models in them start several times faster.
+void PackQ4_0(const std::byte* row, int r, const TileTarget& target) {
+  using Format = TileFormat<WeightFormat::kU4D>;
+  for (int64_t g = 0; g < target.cols / kGroup; ++g) {
+    const auto block = quant::LoadBlock<quant::BlockQ4_0>(row + g * sizeof(quant::BlockQ4_0));
+    PackNibbles(block.qs, target.quants + g * Format::kGroupBytes, r);
+    StoreF16(target.scales + g * Format::kScaleBytes, r, block.d);
+  }
+}
+
+void PackQ4_1(const std::byte* row, int r, const TileTarget& target) {
+  using Format = TileFormat<WeightFormat::kU4DM>;
+  for (int64_t g = 0; g < target.cols / kGroup; ++g) {
+    const auto block = quant::LoadBlock<quant::BlockQ4_1>(row + g * sizeof(quant::BlockQ4_1));
+    PackNibbles(block.qs, target.quants + g * Format::kGroupBytes, r);
+    StoreF16(target.scales + g * Format::kScaleBytes, r, block.d);
+    StoreF16(target.scales + g * Format::kScaleBytes + Format::kMinOffset, r, block.m);
+  }
+}
+
+void PackQ8_0(const std::byte* row, int r, const TileTarget& target) {
+  using Format = TileFormat<WeightFormat::kU8D>;
+  for (int64_t g = 0; g < target.cols / kGroup; ++g) {
+    const auto block = quant::LoadBlock<quant::BlockQ8_0>(row + g * sizeof(quant::BlockQ8_0));
+    for (int chunk = 0; chunk < 8; ++chunk) {
+      // Adding 128 to each signed byte flips its top bit.
+      StoreWord(target.quants + g * Format::kGroupBytes, chunk, r,
+                LoadWord(block.qs + 4 * chunk) ^ 0x80808080u);
+    }
+    StoreF16(target.scales + g * Format::kScaleBytes, r, block.d);
+  }
+}
+
+template <WeightFormat F>
+void PackQuants(const uint8_t q[32], uint8_t* group, int r) {
+  if constexpr (TileFormat<F>::kIs4Bit) {
+    for (int chunk = 0; chunk < 4; ++chunk) {
+      StoreWord(group, chunk, r, LoadWord(q + 8 * chunk) | LoadWord(q + 8 * chunk + 4) << 4);
+    }
+  } else {
+    for (int chunk = 0; chunk < 8; ++chunk) StoreWord(group, chunk, r, LoadWord(q + 4 * chunk));
+  }
+}
+
+// Any block format by way of its plain integers.
+template <WeightFormat F>
+void PackBlocks(DType dtype, const std::byte* row, int r, const TileTarget& target) {
+  using Format = TileFormat<F>;
+  const int groups = quant::TraitsOf(dtype)->super / static_cast<int>(kGroup);
+  const int block_bytes = tensor::Info(dtype).block_bytes;
+  quant::UnpackedBlock block;
+  for (int64_t g = 0; g < target.cols / kGroup; g += groups) {
+    quant::UnpackBlock(dtype, row, &block);
+    row += block_bytes;
+    for (int sub = 0; sub < groups; ++sub) {
+      PackQuants<F>(block.q + sub * kGroup, target.quants + (g + sub) * Format::kGroupBytes, r);
+    }
+    uint8_t* scales = target.scales + g / Format::kScaleGroups * Format::kScaleBytes;
+    StoreF16(scales, r, block.d_f16);
+    if constexpr (Format::kHasMin) StoreF16(scales + Format::kMinOffset, r, block.m_f16);
+    if constexpr (Format::kIsSuper) {
+      const int num_scales = Format::kHalves ? 16 : 8;
+      for (int i = 0; i < num_scales; ++i) scales[Format::kScOffset + i * kRows + r] = block.sc[i];
+    }
+    if constexpr (Format::kIsSuper && Format::kHasMin) {
+      for (int i = 0; i < 8; ++i) scales[Format::kMnOffset + i * kRows + r] = block.mn[i];
+    }
+  }
+}
+
+void PackRow(DType dtype, const std::byte* row, int r, const TileTarget& target) {
+  switch (dtype) {
+    case DType::kQ4_0:
+      return PackQ4_0(row, r, target);
+    case DType::kQ4_1:
+      return PackQ4_1(row, r, target);
+    case DType::kQ8_0:
+      return PackQ8_0(row, r, target);
+    case DType::kQ5_0:
+      return PackBlocks<WeightFormat::kU8D>(dtype, row, r, target);
+    case DType::kQ5_1:
+      return PackBlocks<WeightFormat::kU8DM>(dtype, row, r, target);
+    case DType::kQ4_K:
+      return PackBlocks<WeightFormat::kU4K>(dtype, row, r, target);
+    case DType::kQ5_K:
+      return PackBlocks<WeightFormat::kU8K>(dtype, row, r, target);
+    case DType::kQ6_K:
+      return PackBlocks<WeightFormat::kU8S>(dtype, row, r, target);
+    default:
+      HM_CHECK(false, std::string(tensor::Info(dtype).name));
+  }
+}
+
+}  // namespace
+
+void PackTileRows(DType dtype, const std::byte* const rows[], const TileTarget& target) {
+  // The buffer of a new matrix is zero, so rows that do not exist have scale 0.
+  switch (dtype) {
+    case DType::kF32:
+      return PackUnits(rows, target, target.cols, 0);
+    case DType::kF16:
+    case DType::kBF16:
+      return PackUnits(rows, target, target.cols / 2, static_cast<size_t>(target.cols % 2) * 2);
+    default:
+      for (int r = 0; r < target.rows; ++r) PackRow(dtype, rows[r], r, target);
+  }
+}
+
+}  // namespace halfmoon::kernels

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Interleaves the stored blocks of 16 rows into one tile (packed_matrix.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/tensor.h"
+
+namespace halfmoon::kernels {
+
+/// Where a tile goes. Rows [rows, 16) become zero weights.
+struct TileTarget {
+  uint8_t* quants = nullptr;
+  uint8_t* scales = nullptr;
+  int rows = 0;  ///< rows that exist, 1 .. 16
+  int64_t cols = 0;
+};
+
+/// rows[r]: the stored bytes of row r. Requires a type that FormatFor accepts.
+void PackTileRows(tensor::DType dtype, const std::byte* const rows[], const TileTarget& target);
+
+}  // namespace halfmoon::kernels

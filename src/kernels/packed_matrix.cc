@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/packed_matrix.h"
+
+#include <array>
+#include <string>
+
+#include "base/check.h"
+#include "kernels/cpu/tile_format.h"
+#include "kernels/pack_tile.h"
+#include "quant/unpack.h"
+
+namespace halfmoon::kernels {
+namespace {
+
+using tensor::DType;
+
+struct TileSizes {
+  size_t quant_bytes;
+  size_t tile_bytes;
+};
+
+constexpr size_t RoundUp(size_t value, size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+template <WeightFormat F>
+TileSizes QuantisedSizes(size_t groups) {
+  using Format = TileFormat<F>;
+  const size_t quants = groups * Format::kGroupBytes;
+  const size_t scales = groups / Format::kScaleGroups * Format::kScaleBytes;
+  return {quants, RoundUp(quants + scales, 64)};
+}
+
+TileSizes SizesOf(WeightFormat format, int64_t cols) {
+  const auto k = static_cast<size_t>(cols);
+  const size_t groups = k / kGroup;
+  switch (format) {
+    case WeightFormat::kF32:
+      return {k * 64, k * 64};
+    case WeightFormat::kF16:
+    case WeightFormat::kBF16:
+      return {(k + 1) / 2 * 64, (k + 1) / 2 * 64};
+    case WeightFormat::kU4D:
+      return QuantisedSizes<WeightFormat::kU4D>(groups);
+    case WeightFormat::kU4DM:
+      return QuantisedSizes<WeightFormat::kU4DM>(groups);
+    case WeightFormat::kU8D:
+      return QuantisedSizes<WeightFormat::kU8D>(groups);
+    case WeightFormat::kU8DM:
+      return QuantisedSizes<WeightFormat::kU8DM>(groups);
+    case WeightFormat::kU4K:
+      return QuantisedSizes<WeightFormat::kU4K>(groups);
+    case WeightFormat::kU8K:
+      return QuantisedSizes<WeightFormat::kU8K>(groups);
+    case WeightFormat::kU8S:
+      return QuantisedSizes<WeightFormat::kU8S>(groups);
+  }
+  return {0, 0};
+}
+
+}  // namespace
+
+std::string_view WeightFormatName(WeightFormat format) {
+  constexpr std::array<std::string_view, kNumWeightFormats> kNames = {
+      "f32", "f16", "bf16", "u4d", "u4dm", "u8d", "u8dm", "u4k", "u8k", "u8s"};
+  return kNames[static_cast<size_t>(format)];
+}
+
+bool IsIntegerFormat(WeightFormat format) { return format >= WeightFormat::kU4D; }
+
+PackedMatrix::PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero)
+    : format_(format), zero_(zero), rows_(rows), cols_(cols) {
+  const TileSizes sizes = SizesOf(format, cols);
+  tile_bytes_ = sizes.tile_bytes;
+  quant_bytes_ = sizes.quant_bytes;
+  data_ = tensor::AlignedBuffer(static_cast<size_t>(num_tiles()) * tile_bytes_);
+}
+
+Result<WeightFormat> FormatFor(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return WeightFormat::kF32;
+    case DType::kF16:
+      return WeightFormat::kF16;
+    case DType::kBF16:
+      return WeightFormat::kBF16;
+    case DType::kQ4_0:
+      return WeightFormat::kU4D;
+    case DType::kQ4_1:
+      return WeightFormat::kU4DM;
+    case DType::kQ5_0:
+    case DType::kQ8_0:
+      return WeightFormat::kU8D;
+    case DType::kQ5_1:
+      return WeightFormat::kU8DM;
+    case DType::kQ4_K:
+      return WeightFormat::kU4K;
+    case DType::kQ5_K:
+      return WeightFormat::kU8K;
+    case DType::kQ6_K:
+      return WeightFormat::kU8S;
+    default:
+      return Error(ErrorCode::kUnsupported,
+                   std::string(tensor::Info(dtype).name) + " is not a type of linear weights");
+  }
+}
+
+Result<PackedMatrix> NewPacked(const RowSource& source) {
+  HM_ASSIGN(const WeightFormat format, FormatFor(source.dtype));
+  const int block = tensor::Info(source.dtype).block_elements;
+  const std::string shape =
+      "matrix [" + std::to_string(source.rows) + ", " + std::to_string(source.cols) + "]";
+  if (source.rows < 0 || source.cols < 0) {
+    return Error(ErrorCode::kInvalidArgument, shape + ": negative size");
+  }
+  if (source.cols % block != 0) {
+    return Error(ErrorCode::kInvalidArgument, shape + ": " + std::to_string(source.cols) +
+                                                  " inputs are not whole " +
+                                                  std::string(tensor::Info(source.dtype).name) +
+                                                  " blocks of " + std::to_string(block));
+  }
+  const quant::QuantTraits* traits = quant::TraitsOf(source.dtype);
+  return PackedMatrix(format, source.rows, source.cols, traits != nullptr ? traits->zero : 0);
+}
+
+void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
+  HM_DCHECK(t >= 0 && t < packed->num_tiles());
+  TileTarget target;
+  target.quants = reinterpret_cast<uint8_t*>(packed->mutable_tile(t));
+  target.scales = target.quants + packed->quant_bytes();
+  target.rows = static_cast<int>(std::min(kTileRows, source.rows - t * kTileRows));
+  target.cols = source.cols;
+  const std::byte* rows[kTileRows];
+  for (int r = 0; r < target.rows; ++r) rows[r] = source.row(t * kTileRows + r);
+  PackTileRows(source.dtype, rows, target);
+}
+
+Result<PackedMatrix> Pack(const RowSource& source) {
+  HM_ASSIGN(PackedMatrix packed, NewPacked(source));
+  for (int64_t t = 0; t < packed.num_tiles(); ++t) PackTile(source, t, &packed);
+  return packed;
+}
+
+}  // namespace halfmoon::kernels

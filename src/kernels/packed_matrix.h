@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights of a linear layer in kernel layout: tiles of 16 output rows interleaved so that one
+// vector lane is one output row. A dot product then never needs a horizontal sum, and a token's
+// result does not depend on how many tokens share the call: GEMV and GEMM give the same bits
+// (docs/formats/packed_matrix.md).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace halfmoon::kernels {
+
+inline constexpr int64_t kTileRows = 16;
+inline constexpr int64_t kGroup = 32;  ///< inputs that share an activation scale
+
+/// A tile holds rows [16 t, 16 t + 16) and all K inputs; rows beyond N are zero. Quantised tiles
+/// are all quants, then all scales, then padding to 64 bytes. Values: q unsigned. 4-bit quants, per
+/// 32 inputs: 4 chunks of 64 bytes; chunk c, byte 4 r + i: low nibble q[r][8 c + i], high nibble
+/// q[r][8 c + 4 + i]. 8-bit quants, per 32 inputs: 8 chunks of 64 bytes; chunk c, byte 4 r + i:
+/// q[r][4 c + i].
+enum class WeightFormat : uint8_t {
+  kF32,   ///< [K][16] f32
+  kF16,   ///< [ceil(K/2)][16][2] f16: inputs k, k+1 of a row side by side
+  kBF16,  ///< the same in bf16
+  kU4D,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: f16 d[16] (Q4_0)
+  kU4DM,  ///< 4-bit, w = d q + m; per 32: f16 d[16], f16 m[16] (Q4_1)
+  kU8D,   ///< 8-bit, w = d (q - zero); per 32: f16 d[16] (Q8_0, Q5_0)
+  kU8DM,  ///< 8-bit, w = d q + m; per 32: f16 d[16], f16 m[16] (Q5_1)
+  kU4K,   ///< 4-bit, w = (d sc) q - (dmin mn); per 256: f16 d[16], f16 dmin[16], u8 sc[8][16], u8
+          ///< mn[8][16]   (Q4_K)
+  kU8K,   ///< the same with 8-bit quants (Q5_K)
+  kU8S,   ///< 8-bit, w = (d sc) (q - zero), sc per 16 inputs; per 256: f16 d[16], i8 sc[16][16]
+          ///< (Q6_K)
+};
+inline constexpr int kNumWeightFormats = 10;
+
+std::string_view WeightFormatName(WeightFormat format);
+/// True for the formats whose weights are integers with scales.
+bool IsIntegerFormat(WeightFormat format);
+
+/// A packed [rows, cols] matrix. Move-only; immutable once packed.
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;
+  PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero);
+
+  WeightFormat format() const { return format_; }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  int zero() const { return zero_; }  ///< stored value that means 0 (kU4D, kU8D, kU8S)
+  int64_t num_tiles() const { return (rows_ + kTileRows - 1) / kTileRows; }
+  size_t tile_bytes() const { return tile_bytes_; }
+  size_t quant_bytes() const { return quant_bytes_; }  ///< offset of the scales inside a tile
+  const std::byte* tile(int64_t t) const {
+    return data_.data() + static_cast<size_t>(t) * tile_bytes_;
+  }
+  std::byte* mutable_tile(int64_t t) { return data_.data() + static_cast<size_t>(t) * tile_bytes_; }
+  size_t size_bytes() const { return data_.size_bytes(); }
+
+ private:
+  WeightFormat format_ = WeightFormat::kF32;
+  int zero_ = 0;
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  size_t tile_bytes_ = 0;
+  size_t quant_bytes_ = 0;
+  tensor::AlignedBuffer data_;
+};
+
+/// The lossless kernel format of a stored type. Errors: kUnsupported for types that hold no
+/// weights.
+Result<WeightFormat> FormatFor(tensor::DType dtype);
+
+/// A stored matrix row by row: row(i) is the bytes of output row i in canonical order.
+struct RowSource {
+  tensor::DType dtype = tensor::DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::function<const std::byte*(int64_t row)> row;
+};
+
+/// Lays out an empty matrix for `source`. Errors: kUnsupported (type), kInvalidArgument (cols not
+/// whole blocks).
+Result<PackedMatrix> NewPacked(const RowSource& source);
+
+/// Fills tile `t` from `source`; tiles are independent, so callers spread them over threads.
+void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed);
+
+/// Both of the above, all tiles, on the calling thread.
+Result<PackedMatrix> Pack(const RowSource& source);
+
+}  // namespace halfmoon::kernels

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of kernels: one per ISA, filled in registry.cc and nowhere else. Dispatch is one load
+// per op call. Kernels get plain structs: a file compiled for a wider ISA must not emit shared
+// inline functions, because the linker keeps one copy of those for the whole program.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/isa.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/paged_kv.h"
+
+namespace halfmoon::kernels {
+
+/// A MatMulJob for kernels. The f32 ops read x, the int8 ops q, scale and sum16 (matmul.h).
+struct MatMulArgs {
+  const std::byte* tiles = nullptr;
+  size_t tile_bytes = 0;
+  size_t quant_bytes = 0;
+  int64_t n = 0;  ///< outputs
+  int64_t k = 0;  ///< inputs
+  int32_t zero = 0;
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  const int8_t* q = nullptr;
+  const float* scale = nullptr;
+  const int32_t* sum16 = nullptr;
+  int64_t groups = 0;
+  const int32_t* row_index = nullptr;  ///< null: row i is row_begin + i
+  int64_t row_begin = 0;
+  int64_t num_rows = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
+/// All rows of the job over tiles [tile_begin, tile_end), on the calling thread.
+using MatMulTilesFn = void (*)(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
+
+/// Consecutive queries of one sequence with the heads of one KV head, over positions
+/// [begin, end) of one split (attention.h). Row i * group + h is query i, head h of the group.
+/// State row: o[D], padded to a multiple of 16, then m and l; stride AttendStateStride(D). The op
+/// overwrites it; a row that sees no position gets m = -inf, l = 0, o = 0.
+struct AttendArgs {
+  const std::byte* pages = nullptr;  ///< KV bytes of page 0
+  size_t page_bytes = 0;
+  const int32_t* page_table = nullptr;
+  size_t k_offset = 0;  ///< of this layer and KV head inside a page
+  size_t v_offset = 0;
+  int32_t block_size = 0;
+  int32_t head_dim = 0;
+  KvType type = KvType::kF16;
+  int32_t group = 0;         ///< query heads of the KV head
+  float scale = 0.0f;        ///< of q·k
+  int32_t window = 0;        ///< 0: none
+  const float* q = nullptr;  ///< head 0 of the group of query 0
+  int64_t q_stride = 0;
+  int32_t position = 0;  ///< of query 0
+  int32_t num_queries = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+  float* state = nullptr;
+};
+using AttendFn = void (*)(const AttendArgs& args);
+
+/// Floats from one state row to the next: D rounded up to 16, then m, l and padding.
+constexpr int64_t AttendStateStride(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
+constexpr int64_t AttendStateMax(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr int64_t AttendStateSum(int64_t head_dim) { return AttendStateMax(head_dim) + 1; }
+
+/// Where the new K and V of one token go: its slot in its page, all KV heads of one layer.
+struct StoreKvArgs {
+  std::byte* page = nullptr;  ///< start of the layer inside the page
+  int32_t slot = 0;           ///< position % block_size
+  int32_t block_size = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  KvType type = KvType::kF16;
+  const float* k = nullptr;  ///< [G * D]
+  const float* v = nullptr;
+};
+
+/// Kernels of one ISA; contracts in matmul.h, rowwise.h and attention.h.
+struct KernelTable {
+  MatMulTilesFn matmul_f32[kNumWeightFormats];
+  MatMulTilesFn matmul_int8[kNumWeightFormats];  ///< null for the plain formats
+  void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum16);
+  void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* out);
+  void (*add)(float* x, const float* y, int64_t n);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*rope_half)(float* x, int64_t r, const float* cos, const float* sin);
+  void (*softmax)(const float* x, int64_t n, float* out);
+  void (*scaled_add)(float* x, const float* y, float weight, int64_t n);  ///< x = fma(weight, y, x)
+  AttendFn attend;
+  void (*store_kv)(const StoreKvArgs& args);
+  // Loops at the limit of the machine (probe.h): operations done, and a result that must not be
+  // optimised away.
+  int64_t (*probe_int8)(int64_t iterations, int32_t* result);
+  int64_t (*probe_f32)(int64_t iterations, int32_t* result);
+  int32_t (*probe_read)(const std::byte* memory, size_t size_bytes);
+};
+
+/// The table of `isa`, which AvailableIsas() has listed.
+const KernelTable& KernelsFor(Isa isa);
+
+}  // namespace halfmoon::kernels

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tests of this area share: seeded data, matrices of every stored type, comparison of
+// bits.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/matmul.h"
+#include "kernels/packed_matrix.h"
+#include "quant/quant.h"
+#include "tensor/tensor.h"
+
+namespace halfmoon::kernels {
+
+inline std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale = 1.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+inline constexpr tensor::DType kWeightTypes[] = {
+    tensor::DType::kF32,  tensor::DType::kF16,  tensor::DType::kBF16, tensor::DType::kQ4_0,
+    tensor::DType::kQ4_1, tensor::DType::kQ5_0, tensor::DType::kQ5_1, tensor::DType::kQ8_0,
+    tensor::DType::kQ4_K, tensor::DType::kQ5_K, tensor::DType::kQ6_K,
+};
+
+/// A stored random matrix, its decoded values and its packed form.
+struct TestMatrix {
+  std::vector<std::byte> bytes;
+  std::vector<float> decoded;  ///< [rows, cols]
+  PackedMatrix packed;
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  TestMatrix(tensor::DType dtype, int64_t num_rows, int64_t num_cols, uint32_t seed)
+      : rows(num_rows), cols(num_cols) {
+    const tensor::DTypeInfo& info = tensor::Info(dtype);
+    const size_t row_bytes = static_cast<size_t>(cols / info.block_elements * info.block_bytes);
+    bytes.resize(static_cast<size_t>(rows) * row_bytes);
+    decoded = RandomFloats(static_cast<size_t>(rows * cols), seed);
+    for (int64_t r = 0; r < rows; ++r) {
+      std::byte* row = bytes.data() + static_cast<size_t>(r) * row_bytes;
+      // Rows of different size, so that a scale taken from another row shows.
+      for (int64_t k = 0; k < cols; ++k) decoded[static_cast<size_t>(r * cols + k)] *= 1.0f + r % 5;
+      float* values = decoded.data() + r * cols;
+      EXPECT_TRUE(quant::EncodeRow(dtype, values, cols, row).ok());
+      EXPECT_TRUE(quant::DecodeRow(dtype, row, cols, values).ok());
+    }
+    RowSource source;
+    source.dtype = dtype;
+    source.rows = rows;
+    source.cols = cols;
+    source.row = [&](int64_t r) { return bytes.data() + static_cast<size_t>(r) * row_bytes; };
+    Result<PackedMatrix> result = Pack(source);
+    EXPECT_TRUE(result.ok());
+    packed = std::move(result).value();
+  }
+};
+
+/// Activations [rows, k] in int8 form with their memory.
+struct TestQuantized {
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+  std::vector<int32_t> sum16;
+  QuantizedRows rows;
+
+  TestQuantized(const Stream& stream, const std::vector<float>& x, int64_t num_rows, int64_t k) {
+    const int64_t groups = (k + kGroup - 1) / kGroup;
+    q.resize(static_cast<size_t>(num_rows * groups * kGroup));
+    scale.resize(static_cast<size_t>(num_rows * groups));
+    sum16.resize(static_cast<size_t>(num_rows * groups * 2));
+    QuantizeRows(stream, x.data(), k, num_rows, k, {q.data(), scale.data(), sum16.data()});
+    rows = {q.data(), scale.data(), sum16.data(), groups};
+  }
+};
+
+/// Equal bit for bit; any NaN equals any NaN, because payloads are nobody's promise.
+inline ::testing::AssertionResult SameBits(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) return ::testing::AssertionFailure() << a.size() << " and " << b.size();
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i])) {
+      return ::testing::AssertionFailure()
+             << "element " << i << ": " << a[i] << " and " << b[i] << ", bits "
+             << std::bit_cast<uint32_t>(a[i]) << " and " << std::bit_cast<uint32_t>(b[i]);
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+}  // namespace halfmoon::kernels

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a forward pass costs at least, for comparing measurements with the machine's limits.
+#pragma once
+
+#include "model/description.h"
+#include "model/model.h"
+#include "model/weights.h"
+
+namespace halfmoon::model {
+
+/// See Model::CostPerToken.
+Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
+                  Activation activation);
+
+/// See Model::WeightBytesPerStep.
+double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& weights, int tokens);
+
+}  // namespace halfmoon::model

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// model: a family's description (data), its weights in kernel layout, and one forward pass made of
+// shared blocks. It sees KV memory only as kernels::PagedKv views, knows nothing of requests or
+// pages, and runs on the caller's thread and its pool.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "checkpoint/checkpoint.h"
+#include "kernels/isa.h"
+#include "kernels/paged_kv.h"
+#include "model/description.h"
+
+namespace halfmoon::model {
+
+/// Precision of activations (and with it of KV).
+enum class Activation {
+  kF32,   ///< everything in float32, KV included: what parity is judged with
+  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16: the
+          ///< default
+};
+
+struct LoadOptions {
+  Activation activation = Activation::kInt8;
+  kernels::Isa isa = kernels::Isa::kGeneric;  ///< one of kernels::AvailableIsas()
+  int block_size = 32;                        ///< token slots of a KV page, multiple of 16
+  int max_step_tokens = 512;                  ///< most rows of one Forward
+  int max_sequences = 64;                     ///< most sequences of one Forward
+  int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
+  /// Called during the load with bytes done and in all; from the loading thread.
+  std::function<void(size_t done_bytes, size_t total_bytes)> progress;
+};
+
+/// Which rows of a chunk get logits.
+enum class LogitsMode { kNone, kLast, kAll };
+
+/// Consecutive tokens of one sequence to compute in this step.
+struct SequenceChunk {
+  std::span<const int32_t> ids;  ///< T >= 1 token ids, each < vocabulary size
+  int32_t start = 0;             ///< position of the first
+  kernels::PagedKv kv;           ///< pages for positions 0 .. start + T - 1
+  LogitsMode logits = LogitsMode::kLast;
+};
+
+/// What `halfmoon logits --capture` keeps of one Forward. Rows in batch order.
+struct Capture {
+  bool hidden = false;
+  bool router = false;
+  struct Hidden {
+    std::string name;         ///< "embed", "0".., "final"
+    std::vector<float> rows;  ///< [T, H]
+  };
+  struct Router {
+    int layer = 0;
+    std::vector<float> logits;     ///< [T, E]
+    std::vector<int32_t> indices;  ///< [T, K], ascending expert ids
+    std::vector<float> weights;    ///< [T, K], final
+  };
+  std::vector<Hidden> hidden_rows;
+  std::vector<Router> router_rows;
+};
+
+/// What one token costs in matrix products, attention and norms aside.
+struct Cost {
+  double int8_ops = 0.0;   ///< multiplies and adds on integer weights with int8 activations
+  double f32_flops = 0.0;  ///< multiplies and adds in float32
+};
+
+/// Loaded weights and the buffers of a step. Forward is called by one thread at a time (the engine
+/// thread).
+class Model {
+ public:
+  /// Builds the description from the checkpoint's config, checks every tensor's presence and shape
+  /// against it, and packs the weights on `pool`, which outlives the model. Errors name file,
+  /// tensor, expected and found.
+  static Result<std::unique_ptr<Model>> Load(
+      std::shared_ptr<const checkpoint::Checkpoint> checkpoint, ThreadPool* pool,
+      const LoadOptions& options);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelDescription& description() const;
+  const kernels::KvLayout& kv_layout() const;
+  const LoadOptions& options() const;
+  int64_t vocab_size() const;
+  int max_context() const;
+  /// Bytes of packed weights in memory.
+  size_t weight_bytes() const;
+  /// Matrix products of one token: K experts a MoE layer, lm_head included.
+  Cost CostPerToken() const;
+  /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
+  /// probability that uniform routing touches it.
+  double WeightBytesPerStep(int tokens) const;
+  /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format,
+  /// arithmetic version. Salts block keys.
+  std::string fingerprint() const;
+
+  /// Computes one step. logits() then holds one row of V floats per requested position, in chunk
+  /// order. Requires the sum of chunk sizes at most max_step_tokens, ids in range, and pages that
+  /// cover the chunks. A row's bits depend on its own prefix only.
+  void Forward(std::span<const SequenceChunk> chunks, Capture* capture = nullptr) noexcept;
+  /// [rows, V] of the last Forward; valid until the next.
+  std::span<const float> logits() const;
+
+ private:
+  struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace halfmoon::model

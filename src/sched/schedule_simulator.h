@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a SequenceTable without a model, for tests: a step computes nothing but a running hash, and
+// each step checks what must hold whatever the policy is.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sched/sequence_table.h"
+
+namespace halfmoon::sched {
+
+/// One step of a simulated schedule.
+struct SimulatedStep {
+  Plan plan;
+  std::vector<SeqId> finished;
+};
+
+class ScheduleSimulator {
+ public:
+  explicit ScheduleSimulator(const TableOptions& options)
+      : options_(options),
+        table_(options),
+        slots_(static_cast<size_t>(options.num_pages * options.limits.block_size)) {}
+
+  /// Generates `output_tokens` >= 1 tokens after the prompt, a function of the tokens before them.
+  void Add(SeqId id, std::vector<int32_t> prompt, int32_t output_tokens) {
+    remaining_[id] = output_tokens;
+    table_.Add(id,
+               {.ids = std::move(prompt), .seed = kv::SeedKey({.block_size = Block<uint32_t>()})});
+  }
+  void Cancel(SeqId id) {
+    table_.Remove(id);
+    remaining_.erase(id);
+  }
+  void SetPaused(SeqId id, bool paused) { table_.At(id).paused = paused; }
+  const std::map<SeqId, int32_t>& remaining() const { return remaining_; }
+  SequenceTable& table() { return table_; }
+
+  SimulatedStep Step() {
+    SimulatedStep step;
+    step.plan = table_.BeginStep();
+    CheckPlan(step.plan);
+    for (const Share& share : step.plan.shares) Compute(share);
+    table_.EndStep(step.plan.shares);
+    for (const Share& share : step.plan.shares) {
+      const Sequence& sequence = table_.At(share.id);
+      if (sequence.computed_tokens < static_cast<int32_t>(sequence.ids.size())) continue;
+      if (--remaining_.at(share.id) == 0) {
+        step.finished.push_back(share.id);
+        Cancel(share.id);
+      } else {
+        table_.Append(share.id, static_cast<int32_t>(Chain(sequence.ids).back() % 1000));
+      }
+    }
+    CheckMemory();
+    return step;
+  }
+
+  /// The first thing that did not hold; empty when all did.
+  const std::string& violation() const { return violation_; }
+
+ private:
+  template <typename T>
+  T Block() const {
+    return static_cast<T>(options_.limits.block_size);
+  }
+  static std::string Name(SeqId id) { return std::to_string(static_cast<uint64_t>(id)); }
+
+  // A value per position that depends on all tokens up to it, as KV does.
+  static std::vector<uint64_t> Chain(const std::vector<int32_t>& ids) {
+    std::vector<uint64_t> chain;
+    uint64_t value = 1;
+    for (int32_t id : ids) {
+      value = (value ^ static_cast<uint64_t>(id + 1)) * 0x9E3779B97F4A7C15u;
+      value ^= value >> 29;
+      chain.push_back(value);
+    }
+    return chain;
+  }
+
+  uint64_t& Slot(const Sequence& sequence, int32_t position) {
+    const int32_t page = sequence.page_table[static_cast<size_t>(position) / Block<size_t>()];
+    return slots_[static_cast<size_t>(page) * Block<size_t>() +
+                  static_cast<size_t>(position) % Block<size_t>()];
+  }
+
+  void Compute(const Share& share) {
+    const Sequence& sequence = table_.At(share.id);
+    const std::vector<uint64_t> chain = Chain(sequence.ids);
+    const int32_t end = sequence.computed_tokens + share.tokens;
+    Require(end <= static_cast<int32_t>(sequence.page_table.size()) * Block<int32_t>(),
+            "no page to write to for " + Name(share.id));
+    for (int32_t p = sequence.computed_tokens; p < end && violation_.empty(); ++p) {
+      const auto page = sequence.pages[static_cast<size_t>(p) / Block<size_t>()].page();
+      Require(table_.pool().num_holders(page) == 1, Name(share.id) + " writes a shared page");
+      Slot(sequence, p) = chain[static_cast<size_t>(p)];
+    }
+  }
+
+  void CheckPlan(const Plan& plan) {
+    int32_t tokens = 0;
+    for (size_t i = 0; i < plan.shares.size(); ++i) {
+      const Share& share = plan.shares[i];
+      const Sequence& sequence = table_.At(share.id);
+      tokens += share.tokens;
+      Require(share.tokens >= 1, "an empty share for " + Name(share.id));
+      Require(sequence.running && !sequence.paused, Name(share.id) + " may not run");
+      Require(share.tokens <= static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens,
+              "too many tokens for " + Name(share.id));
+      Require(i == 0 || plan.shares[i - 1].id < share.id, "shares out of order");
+    }
+    Require(tokens <= options_.limits.step_tokens, "over the token budget");
+    Require(table_.num_running() <= options_.limits.max_running, "too many sequences");
+    // The earliest that may run always makes progress, unless this step only made room for it.
+    for (const auto& [id, left] : remaining_) {
+      const Sequence& sequence = table_.At(id);
+      if (sequence.paused || !sequence.running) continue;
+      const bool served = std::ranges::any_of(
+          plan.shares, [id = id](const Share& share) { return share.id == id; });
+      Require(served || !plan.preempt.empty(), "the earliest, " + Name(id) + ", got nothing");
+      break;
+    }
+  }
+
+  // Every page that a sequence counts on holds what the sequence itself would have computed, and no
+  // page is held without reason.
+  void CheckMemory() {
+    std::map<int32_t, int32_t> holders;
+    for (const auto& [id, left] : remaining_) {
+      const Sequence& sequence = table_.At(id);
+      const std::vector<uint64_t> chain = Chain(sequence.ids);
+      Require(sequence.pages.size() == sequence.page_table.size(), "page table of " + Name(id));
+      Require(static_cast<int32_t>(sequence.pages.size()) ==
+                  PagesFor(sequence.computed_tokens, Block<int32_t>()),
+              Name(id) + " holds more or fewer pages than it uses");
+      for (size_t i = 0; i < sequence.pages.size(); ++i) {
+        Require(kv::ToIndex(sequence.pages[i].page()) == sequence.page_table[i],
+                "page table of " + Name(id));
+        ++holders[sequence.page_table[i]];
+      }
+      for (int32_t p = 0; p < sequence.computed_tokens && violation_.empty(); ++p) {
+        Require(Slot(sequence, p) == chain[static_cast<size_t>(p)],
+                "wrong KV at position " + std::to_string(p) + " of " + Name(id));
+      }
+    }
+    const kv::PagePool& pool = table_.pool();
+    Require(pool.num_in_use() == static_cast<int32_t>(holders.size()), "a page leaked");
+    for (const auto& [page, count] : holders) {
+      Require(pool.num_holders(kv::PageId{page}) == count, "a reference leaked");
+    }
+  }
+
+  void Require(bool holds, const std::string& what) {
+    if (!holds && violation_.empty()) violation_ = what;
+  }
+
+  const TableOptions options_;
+  SequenceTable table_;
+  std::map<SeqId, int32_t> remaining_;  // tokens still to generate
+  std::vector<uint64_t> slots_;         // page memory: one value a token
+  std::string violation_;
+};
+
+}  // namespace halfmoon::sched

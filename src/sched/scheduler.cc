@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/scheduler.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace halfmoon::sched {
+namespace {
+
+struct Entry {
+  RunningSequence sequence;
+  bool admitted = false;  // in this plan
+  bool gone = false;      // preempted in this plan
+  int32_t share = 0;
+  int32_t new_pages = 0;
+
+  int32_t lacking_tokens() const { return sequence.wanted_tokens - sequence.computed_tokens; }
+  int32_t most_tokens() const {
+    return sequence.max_share_tokens == 0 ? lacking_tokens()
+                                          : std::min(lacking_tokens(), sequence.max_share_tokens);
+  }
+};
+
+class Planner {
+ public:
+  explicit Planner(const State& state) : limits_(state.limits), available_(state.available_pages) {
+    entries_.reserve(static_cast<size_t>(limits_.max_running) + state.running.size());
+    for (const RunningSequence& sequence : state.running) {
+      HM_DCHECK(
+          sequence.computed_tokens < sequence.wanted_tokens,
+          "nothing to compute for sequence " + std::to_string(static_cast<uint64_t>(sequence.id)));
+      entries_.push_back({.sequence = sequence});
+      missing_ += MissingPages(sequence);
+    }
+    live_ = static_cast<int32_t>(entries_.size());
+  }
+
+  void Admit(const std::vector<WaitingSequence>& waiting) {
+    std::vector<WaitingSequence> in_order = waiting;
+    std::ranges::sort(in_order, {}, &WaitingSequence::id);
+    for (const WaitingSequence& next : in_order) {
+      if (next.paused || next.deferred) continue;
+      if (!MakeRoom(next)) break;  // first come, first served: nobody overtakes
+      RunningSequence sequence{.id = next.id,
+                               .wanted_tokens = next.wanted_tokens,
+                               .computed_tokens = next.hit_pages * limits_.block_size,
+                               .pages = next.hit_pages,
+                               .private_pages = next.hit_cached_pages,
+                               .max_share_tokens = next.max_share_tokens};
+      available_ -= HitCost(next, !plan_.preempt.empty());
+      missing_ += MissingPages(sequence);
+      ++live_;
+      entries_.push_back({.sequence = sequence, .admitted = true});
+      plan_.admit.push_back(next.id);
+    }
+    std::ranges::sort(entries_, {}, [](const Entry& entry) { return entry.sequence.id; });
+  }
+
+  void DivideBudget() {
+    int32_t budget = limits_.step_tokens;
+    std::vector<Entry*> ready;
+    std::vector<Entry*> prefills;
+    for (Entry& entry : entries_) {
+      if (entry.gone || entry.sequence.paused) continue;
+      (entry.lacking_tokens() == 1 ? ready : prefills).push_back(&entry);
+    }
+    std::ranges::sort(ready, {}, [](const Entry* entry) {
+      return std::tuple(entry->sequence.served_step, entry->sequence.id);
+    });
+    for (Entry* entry : ready) {
+      if (budget == 0) return;
+      entry->share = 1;
+      --budget;
+    }
+    if (prefills.empty() || budget == 0) return;
+
+    const auto give = [&budget](Entry* entry, int32_t most) {
+      const int32_t tokens = std::min({budget, most, entry->most_tokens() - entry->share});
+      entry->share += tokens;
+      budget -= tokens;
+    };
+    Entry* earliest = prefills.front();
+    give(earliest, (budget + 1) / 2);
+    std::ranges::sort(prefills, {}, [](const Entry* entry) {
+      return std::tuple(entry->lacking_tokens(), entry->sequence.id);
+    });
+    for (Entry* entry : prefills) {
+      if (entry != earliest) give(entry, budget);
+    }
+    give(earliest, budget);
+  }
+
+  void GrantPages() {
+    for (Entry& entry : entries_) {
+      if (entry.gone || entry.share == 0) continue;
+      const int32_t needed =
+          PagesFor(entry.sequence.computed_tokens + entry.share, limits_.block_size) -
+          entry.sequence.pages;
+      while (needed > available_) {
+        Entry* victim = FindVictim(&entry);
+        if (victim == nullptr) break;
+        Preempt(victim);
+      }
+      entry.new_pages = std::min(needed, available_);
+      available_ -= entry.new_pages;
+      const int32_t room = (entry.sequence.pages + entry.new_pages) * limits_.block_size -
+                           entry.sequence.computed_tokens;
+      entry.share = std::min(entry.share, room);
+      if (entry.share > 0) {
+        plan_.shares.push_back(
+            {.id = entry.sequence.id, .tokens = entry.share, .new_pages = entry.new_pages});
+      }
+    }
+  }
+
+  Plan Take() { return std::move(plan_); }
+
+ private:
+  int32_t MissingPages(const RunningSequence& sequence) const {
+    return std::max(0, PagesFor(sequence.wanted_tokens, limits_.block_size) - sequence.pages);
+  }
+
+  // Available pages that holding the hit of `next` takes away. A page that only a preempted
+  // sequence held has been counted as available, so once there is one, any page of the hit may be
+  // such.
+  static int32_t HitCost(const WaitingSequence& next, bool after_preemption) {
+    return after_preemption ? next.hit_pages : next.hit_cached_pages;
+  }
+
+  // Whether `next` can be admitted, where needed by preempting paused sequences, latest first.
+  bool MakeRoom(const WaitingSequence& next) {
+    int32_t available = available_;
+    int32_t missing = missing_;
+    int32_t live = live_;
+    std::vector<Entry*> victims;
+    const auto fits = [&] {
+      const int32_t needed = PagesFor(next.wanted_tokens, limits_.block_size) - next.hit_pages +
+                             HitCost(next, !victims.empty() || !plan_.preempt.empty());
+      return live < limits_.max_running && available - missing >= needed + live;
+    };
+    for (auto it = entries_.rbegin(); it != entries_.rend() && !fits(); ++it) {
+      if (!it->sequence.paused || it->gone) continue;
+      available += it->sequence.private_pages;
+      missing -= MissingPages(it->sequence);
+      --live;
+      victims.push_back(&*it);
+    }
+    if (!fits()) return false;
+    for (Entry* victim : victims) Preempt(victim);
+    return true;
+  }
+
+  // Whom `entry` may take pages from: a paused sequence, else one that arrived later; latest first.
+  // A plan that admits has granted no page yet and needs no victim for those it admitted.
+  Entry* FindVictim(const Entry* entry) {
+    for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
+      if (it->sequence.paused && !it->gone && !it->admitted) return &*it;
+    }
+    Entry& last = *std::find_if(entries_.rbegin(), entries_.rend(), [entry](const Entry& other) {
+      return &other == entry || (!other.gone && !other.admitted);
+    });
+    return &last == entry ? nullptr : &last;
+  }
+
+  void Preempt(Entry* victim) {
+    victim->gone = true;
+    available_ += victim->sequence.private_pages;
+    missing_ -= MissingPages(victim->sequence);
+    --live_;
+    plan_.preempt.push_back(victim->sequence.id);
+  }
+
+  const Limits limits_;
+  int32_t available_;
+  int32_t missing_ = 0;  // pages that running sequences lack for their wanted tokens
+  int32_t live_ = 0;
+  std::vector<Entry> entries_;  // by id once Admit has run
+  Plan plan_;
+};
+
+}  // namespace
+
+Plan MakePlan(const State& state) {
+  HM_CHECK(state.limits.max_running >= 1);
+  HM_CHECK(state.limits.step_tokens >= state.limits.max_running,
+           std::to_string(state.limits.step_tokens) + " tokens for " +
+               std::to_string(state.limits.max_running) + " sequences");
+  HM_CHECK(static_cast<int32_t>(state.running.size()) <= state.limits.max_running);
+  Planner planner(state);
+  planner.Admit(state.waiting);
+  planner.DivideBudget();
+  planner.GrantPages();
+  return planner.Take();
+}
+
+}  // namespace halfmoon::sched

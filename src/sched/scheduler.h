@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// sched: decides what the next step computes. MakePlan is a pure function of the state it is given:
+// no clock, no memory of earlier calls, no page ids, only counts. Server, scenario tests and
+// simulator run the same code.
+//
+// There is no prefill or decode phase. A sequence has wanted tokens (their ids are known) and
+// computed tokens (their KV is in pages); a step gives each a share of the token budget.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <vector>
+
+namespace halfmoon::sched {
+
+/// Sequences are numbered as they arrive: a smaller id arrived earlier.
+enum class SeqId : uint64_t {};
+
+struct Limits {
+  int32_t step_tokens = 0;  ///< token budget of a step, at least max_running
+  int32_t max_running = 0;  ///< sequences in a batch, at least 1
+  int32_t block_size = 0;   ///< token slots of a page
+};
+
+/// A sequence that holds pages or may take part in the next step.
+struct RunningSequence {
+  SeqId id{};
+  int32_t wanted_tokens = 0;
+  int32_t computed_tokens = 0;  ///< below wanted_tokens
+  int32_t pages = 0;            ///< held
+  int32_t private_pages = 0;  ///< of these, pages nobody else holds: what a preemption brings back
+  int32_t max_share_tokens =
+      0;                    ///< most tokens it may get in one step; 0: as many as the budget has
+  int64_t served_step = 0;  ///< step that last computed something for it
+  bool paused = false;      ///< its consumer is behind: computes nothing, but keeps its pages
+};
+
+/// A sequence that holds nothing: new, or preempted.
+struct WaitingSequence {
+  SeqId id{};
+  int32_t wanted_tokens = 0;
+  int32_t hit_pages = 0;  ///< full pages the prefix index can serve, fewer than wanted_tokens
+  int32_t hit_cached_pages = 0;  ///< of these, pages that nobody holds now
+  int32_t max_share_tokens = 0;  ///< as above
+  bool paused = false;           ///< not admitted before its consumer has caught up
+  bool deferred = false;  ///< another sequence is about to compute a block this one can then reuse
+};
+
+struct State {
+  Limits limits;
+  int32_t available_pages = 0;           ///< free, or cached and so free to evict
+  std::vector<RunningSequence> running;  ///< any order
+  std::vector<WaitingSequence> waiting;  ///< the first to be considered; any order
+};
+
+/// What one sequence computes in the step.
+struct Share {
+  SeqId id{};
+  int32_t tokens = 0;     ///< at least 1
+  int32_t new_pages = 0;  ///< to take before the step
+};
+
+struct Plan {
+  std::vector<SeqId>
+      preempt;               ///< give back all their pages and wait, in this order, before all else
+  std::vector<SeqId> admit;  ///< take their prefix hits, before any new page is taken
+  std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together
+};
+
+/// Pages that hold `tokens` tokens.
+constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
+  return (tokens + block_size - 1) / block_size;
+}
+
+/// The rules, in order:
+/// - A waiting sequence is admitted, first come first served, when pages for all its wanted tokens
+///   are there beyond what running sequences still lack for theirs, with a page to spare for each
+///   of them to grow into. Paused sequences make room for it when it does not fit otherwise.
+/// - Sequences that lack one token go first, those served longest ago in front.
+/// - Of the remaining budget the earliest of the others gets half, and the shortest get the rest:
+///   a long prompt neither starves nor holds up short ones.
+/// - Pages are granted in order of arrival. Where they run out, paused sequences are preempted,
+///   then later ones, latest first. A sequence that still lacks pages computes what fits.
+/// So the earliest sequence that is not paused always makes progress.
+///
+/// Requires ids that are unique, step_tokens >= max_running >= running.size(), and pages enough in
+/// all for each sequence alone.
+Plan MakePlan(const State& state);
+
+}  // namespace halfmoon::sched

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace halfmoon::sched {
+
+void PrintTo(const Share& share, std::ostream* out) {
+  *out << static_cast<uint64_t>(share.id) << ":" << share.tokens << "+" << share.new_pages;
+}
+
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr Limits kLimits{.step_tokens = 8, .max_running = 4, .block_size = 4};
+
+auto Gets(uint64_t id, int32_t tokens, int32_t new_pages) {
+  return ::testing::AllOf(::testing::Field(&Share::id, SeqId{id}),
+                          ::testing::Field(&Share::tokens, tokens),
+                          ::testing::Field(&Share::new_pages, new_pages));
+}
+
+TEST(MakePlan, NothingThere_EmptyPlan) {
+  const Plan plan = MakePlan({.limits = kLimits, .available_pages = 10});
+  EXPECT_THAT(plan.shares, IsEmpty());
+}
+
+TEST(MakePlan, DecodeBesideLongPrefill_DecodeFirstRestToPrefill) {
+  const Plan plan = MakePlan(
+      {.limits = kLimits,
+       .available_pages = 100,
+       .running = {{.id = SeqId{1}, .wanted_tokens = 100, .computed_tokens = 0},
+                   {.id = SeqId{2}, .wanted_tokens = 6, .computed_tokens = 5, .pages = 2}}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 7, 2), Gets(2, 1, 0)));
+}
+
+TEST(MakePlan, ShortPromptBehindLong_BothGetShares) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 100,
+                              .running = {{.id = SeqId{1}, .wanted_tokens = 100},
+                                          {.id = SeqId{2}, .wanted_tokens = 50},
+                                          {.id = SeqId{3}, .wanted_tokens = 3}}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 4, 1), Gets(2, 1, 1), Gets(3, 3, 1)));
+}
+
+TEST(MakePlan, ShareLimitOfSequence_Kept) {
+  const Plan plan =
+      MakePlan({.limits = kLimits,
+                .available_pages = 100,
+                .running = {{.id = SeqId{1}, .wanted_tokens = 100, .max_share_tokens = 2}}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 2, 1)));
+}
+
+TEST(MakePlan, Admission_FirstComeAndOnlyWithPages) {
+  // 5 pages: the first needs 3, the second 3; the third would fit but does not overtake.
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 5,
+                              .waiting = {{.id = SeqId{3}, .wanted_tokens = 1},
+                                          {.id = SeqId{1}, .wanted_tokens = 12},
+                                          {.id = SeqId{2}, .wanted_tokens = 9}}});
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{1}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 8, 2)));
+}
+
+TEST(MakePlan, AdmissionWithPrefixHit_ComputesTheRest) {
+  const Plan plan = MakePlan(
+      {.limits = kLimits,
+       .available_pages = 3,
+       .waiting = {{.id = SeqId{1}, .wanted_tokens = 11, .hit_pages = 2, .hit_cached_pages = 2}}});
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{1}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 3, 1)));
+}
+
+TEST(MakePlan, HitTakesTheLastEvictablePages_NotAdmitted) {
+  const Plan plan = MakePlan(
+      {.limits = kLimits,
+       .available_pages = 2,
+       .waiting = {{.id = SeqId{1}, .wanted_tokens = 11, .hit_pages = 2, .hit_cached_pages = 2}}});
+  EXPECT_THAT(plan.admit, IsEmpty());
+}
+
+TEST(MakePlan, DeferredOrPausedWaiting_OvertakenByNext) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 10,
+                              .waiting = {{.id = SeqId{1}, .wanted_tokens = 2, .deferred = true},
+                                          {.id = SeqId{2}, .wanted_tokens = 2, .paused = true},
+                                          {.id = SeqId{3}, .wanted_tokens = 2}}});
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{3}));
+}
+
+TEST(MakePlan, BatchFull_NobodyAdmitted) {
+  Limits limits = kLimits;
+  limits.max_running = 1;
+  const Plan plan =
+      MakePlan({.limits = limits,
+                .available_pages = 10,
+                .running = {{.id = SeqId{1}, .wanted_tokens = 6, .computed_tokens = 5, .pages = 2}},
+                .waiting = {{.id = SeqId{2}, .wanted_tokens = 2}}});
+  EXPECT_THAT(plan.admit, IsEmpty());
+  EXPECT_THAT(plan.preempt, IsEmpty());
+}
+
+TEST(MakePlan, NoPageLeft_LatestIsPreempted) {
+  const auto full = [](uint64_t id) {
+    return RunningSequence{
+        .id = SeqId{id}, .wanted_tokens = 5, .computed_tokens = 4, .pages = 1, .private_pages = 1};
+  };
+  const Plan plan = MakePlan({.limits = kLimits, .running = {full(1), full(2), full(3)}});
+  // 3 goes for the page of 1; then 2 finds nobody later and waits with what it has.
+  EXPECT_THAT(plan.preempt, ElementsAre(SeqId{3}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 1, 1)));
+}
+
+TEST(MakePlan, NoPageLeft_PausedGoesBeforeLatest) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .running = {{.id = SeqId{1},
+                                           .wanted_tokens = 5,
+                                           .computed_tokens = 4,
+                                           .pages = 1,
+                                           .private_pages = 1,
+                                           .paused = true},
+                                          {.id = SeqId{2},
+                                           .wanted_tokens = 5,
+                                           .computed_tokens = 4,
+                                           .pages = 1,
+                                           .private_pages = 1}}});
+  EXPECT_THAT(plan.preempt, ElementsAre(SeqId{1}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(2, 1, 1)));
+}
+
+TEST(MakePlan, NewcomerBlockedByPaused_PausedMakesRoom) {
+  const RunningSequence paused{.id = SeqId{1},
+                               .wanted_tokens = 16,
+                               .computed_tokens = 15,
+                               .pages = 4,
+                               .private_pages = 4,
+                               .paused = true};
+  const Plan plan = MakePlan(
+      {.limits = kLimits, .running = {paused}, .waiting = {{.id = SeqId{2}, .wanted_tokens = 8}}});
+  EXPECT_THAT(plan.preempt, ElementsAre(SeqId{1}));
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{2}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(2, 8, 2)));
+  // But not where even that is not enough.
+  const Plan futile = MakePlan(
+      {.limits = kLimits, .running = {paused}, .waiting = {{.id = SeqId{2}, .wanted_tokens = 32}}});
+  EXPECT_THAT(futile.preempt, IsEmpty());
+  EXPECT_THAT(futile.admit, IsEmpty());
+}
+
+TEST(MakePlan, MoreDecodesThanBudget_ServedLongestAgoFirst) {
+  const auto decode = [](uint64_t id, int64_t served_step) {
+    return RunningSequence{.id = SeqId{id},
+                           .wanted_tokens = 3,
+                           .computed_tokens = 2,
+                           .pages = 1,
+                           .served_step = served_step};
+  };
+  const Plan plan = MakePlan({.limits = {.step_tokens = 2, .max_running = 2, .block_size = 4},
+                              .running = {decode(1, 9), decode(2, 7)},
+                              .waiting = {}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 1, 0), Gets(2, 1, 0)));
+}
+
+TEST(MakePlan, PrefillWithTooFewPages_ComputesWhatFits) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 1,
+                              .running = {{.id = SeqId{1}, .wanted_tokens = 100}}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 4, 1)));
+}
+
+TEST(MakePlanDeathTest, BudgetBelowBatch_Dies) {
+  EXPECT_DEATH(MakePlan({.limits = {.step_tokens = 1, .max_running = 2, .block_size = 4}}),
+               "1 tokens for 2 sequences");
+}
+
+}  // namespace
+}  // namespace halfmoon::sched

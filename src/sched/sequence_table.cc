@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/sequence_table.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+
+namespace halfmoon::sched {
+namespace {
+
+// Waiting sequences looked at in one step. Looking up a prefix costs a hash probe a block, which
+// must stay small against a step; more than this seldom fit into one step's budget anyway.
+constexpr size_t kMaxCandidates = 16;
+
+size_t Index(int32_t i) { return static_cast<size_t>(i); }
+
+}  // namespace
+
+SequenceTable::SequenceTable(const TableOptions& options)
+    : limits_(options.limits),
+      prefix_cache_(options.prefix_cache),
+      pool_(options.num_pages),
+      index_(&pool_, options.limits.block_size) {
+  HM_CHECK(options.num_pages >= 1);
+}
+
+SequenceTable::~SequenceTable() {
+  for (auto& [id, sequence] : sequences_) kv::ReleaseFromBack(&sequence.pages);
+}
+
+void SequenceTable::Add(SeqId id, NewSequence sequence) {
+  HM_CHECK(!sequence.ids.empty(), "a sequence without tokens");
+  HM_CHECK(sequences_.empty() || sequences_.rbegin()->first < id, "ids must grow");
+  HM_CHECK(
+      PagesFor(static_cast<int32_t>(sequence.ids.size()), limits_.block_size) <= pool_.num_pages(),
+      std::to_string(sequence.ids.size()) + " tokens never fit");
+  Sequence& added = sequences_[id];
+  added.ids = std::move(sequence.ids);
+  added.seed_ = sequence.seed;
+  added.max_share_tokens = sequence.max_share_tokens;
+  added.reuse_limit_tokens = sequence.reuse_limit_tokens;
+}
+
+void SequenceTable::Remove(SeqId id) {
+  const auto it = sequences_.find(id);
+  HM_CHECK(it != sequences_.end(), "no sequence " + std::to_string(static_cast<uint64_t>(id)));
+  if (it->second.running) --num_running_;
+  kv::ReleaseFromBack(&it->second.pages);
+  sequences_.erase(it);
+}
+
+Plan SequenceTable::BeginStep() {
+  Plan plan = MakePlan(MakeState());
+  for (SeqId id : plan.preempt) Preempt(&At(id));
+  // All hits are held before any page is taken, so that nothing found is evicted in between.
+  for (SeqId id : plan.admit) Admit(&At(id));
+  for (const Share& share : plan.shares) {
+    Sequence& sequence = At(share.id);
+    for (int32_t i = 0; i < share.new_pages; ++i) {
+      std::optional<kv::PageRef> page = index_.Allocate();
+      HM_CHECK(page.has_value(), "the plan grants more pages than there are");
+      sequence.page_table.push_back(kv::ToIndex(page->page()));
+      sequence.pages.push_back(std::move(*page));
+    }
+  }
+  ++step_;
+  return plan;
+}
+
+void SequenceTable::EndStep(std::span<const Share> shares) {
+  for (const Share& share : shares) {
+    // Gone when its request failed or was cancelled between plan and here.
+    const auto it = sequences_.find(share.id);
+    if (it == sequences_.end()) continue;
+    Sequence& sequence = it->second;
+    sequence.computed_tokens += share.tokens;
+    sequence.served_step_ = step_;
+    Seal(&sequence);
+  }
+}
+
+State SequenceTable::MakeState() {
+  State state;
+  state.limits = limits_;
+  state.available_pages = pool_.num_free() + pool_.num_cached();
+  state.running.reserve(Index(num_running_));
+  // Sequences that will compute blocks which later ones could wait for, in order of arrival.
+  std::vector<const Sequence*> ahead;
+  for (auto& [id, sequence] : sequences_) {
+    if (!sequence.running) continue;
+    const auto is_private = [this](const kv::PageRef& page) {
+      return pool_.num_holders(page.page()) == 1;
+    };
+    state.running.push_back(
+        {.id = id,
+         .wanted_tokens = static_cast<int32_t>(sequence.ids.size()),
+         .computed_tokens = sequence.computed_tokens,
+         .pages = static_cast<int32_t>(sequence.pages.size()),
+         .private_pages = static_cast<int32_t>(std::ranges::count_if(sequence.pages, is_private)),
+         .max_share_tokens = sequence.max_share_tokens,
+         .served_step = sequence.served_step_,
+         .paused = sequence.paused});
+    if (!sequence.paused) ahead.push_back(&sequence);
+  }
+  if (num_running_ == static_cast<int32_t>(sequences_.size())) return state;
+  for (auto& [id, sequence] : sequences_) {
+    if (sequence.running || sequence.paused) continue;
+    if (state.waiting.size() == kMaxCandidates) break;
+    WaitingSequence waiting = Describe(id, &sequence);
+    waiting.deferred = ShouldDefer(sequence, waiting.hit_pages, ahead);
+    state.waiting.push_back(waiting);
+    ahead.push_back(&sequence);
+  }
+  return state;
+}
+
+WaitingSequence SequenceTable::Describe(SeqId id, Sequence* sequence) {
+  WaitingSequence waiting{.id = id,
+                          .wanted_tokens = static_cast<int32_t>(sequence->ids.size()),
+                          .max_share_tokens = sequence->max_share_tokens,
+                          .paused = sequence->paused};
+  const int32_t blocks = ReusableBlocks(*sequence);
+  ComputeKeys(sequence, blocks);
+  const kv::PrefixHit hit =
+      index_.Probe(sequence->seed_, std::span(sequence->keys_).first(Index(blocks)), sequence->ids);
+  waiting.hit_pages = hit.blocks;
+  waiting.hit_cached_pages = hit.cached_pages;
+  return waiting;
+}
+
+// Two sequences with a common prefix that arrive together would both compute it. The later one
+// waits while an earlier one is about to publish the very block it lacks. It does so only for a
+// sequence that the scheduler serves no later than it would serve this one: the earliest that has
+// more than one token to go, or a shorter one.
+bool SequenceTable::ShouldDefer(const Sequence& sequence, int32_t hit_blocks,
+                                std::span<const Sequence* const> ahead) const {
+  if (hit_blocks >= ReusableBlocks(sequence)) return false;
+  const size_t next = Index(hit_blocks);
+  const auto lacking = [](const Sequence& of) { return of.ids.size() - Index(of.computed_tokens); };
+  const Sequence* earliest = nullptr;
+  for (const Sequence* other : ahead) {
+    if (earliest == nullptr && lacking(*other) > 1) earliest = other;
+    if (other != earliest && lacking(*other) > lacking(sequence)) continue;
+    if (other->keys_.size() <= next || other->keys_[next] != sequence.keys_[next]) continue;
+    if (!other->running) return true;
+    // A running sequence that has computed the block without publishing it never will.
+    if (other->publish_ && other->computed_tokens < (hit_blocks + 1) * limits_.block_size) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int32_t SequenceTable::ReusableBlocks(const Sequence& sequence) const {
+  if (!prefix_cache_) return 0;
+  const int32_t tokens =
+      std::min(static_cast<int32_t>(sequence.ids.size()) - 1, sequence.reuse_limit_tokens);
+  return tokens / limits_.block_size;
+}
+
+void SequenceTable::ComputeKeys(Sequence* sequence, int32_t blocks) const {
+  const size_t block = Index(limits_.block_size);
+  while (sequence->keys_.size() < Index(blocks)) {
+    const size_t i = sequence->keys_.size();
+    const kv::BlockKey& previous = i == 0 ? sequence->seed_ : sequence->keys_[i - 1];
+    sequence->keys_.push_back(
+        kv::NextKey(previous, std::span<const int32_t>(sequence->ids).subspan(i * block, block)));
+  }
+}
+
+void SequenceTable::Preempt(Sequence* sequence) {
+  kv::ReleaseFromBack(&sequence->pages);
+  sequence->page_table.clear();
+  sequence->computed_tokens = 0;
+  sequence->sealed_blocks_ = 0;
+  sequence->running = false;
+  --num_running_;
+}
+
+void SequenceTable::Admit(Sequence* sequence) {
+  sequence->running = true;
+  ++num_running_;
+  sequence->publish_ = prefix_cache_;
+  const int32_t blocks = ReusableBlocks(*sequence);
+  sequence->pages =
+      index_.Match(sequence->seed_, std::span(sequence->keys_).first(Index(blocks)), sequence->ids);
+  for (const kv::PageRef& page : sequence->pages) {
+    sequence->page_table.push_back(kv::ToIndex(page.page()));
+  }
+  sequence->sealed_blocks_ = static_cast<int32_t>(sequence->pages.size());
+  sequence->computed_tokens = sequence->sealed_blocks_ * limits_.block_size;
+  sequence->reused_tokens = sequence->computed_tokens;
+}
+
+void SequenceTable::Seal(Sequence* sequence) {
+  const int32_t full = sequence->computed_tokens / limits_.block_size;
+  if (!sequence->publish_ || full == sequence->sealed_blocks_) return;
+  ComputeKeys(sequence, full);
+  const size_t block = Index(limits_.block_size);
+  while (sequence->publish_ && sequence->sealed_blocks_ < full) {
+    const size_t i = Index(sequence->sealed_blocks_);
+    std::optional<kv::PageRef> page = index_.Insert(
+        sequence->seed_, i == 0 ? sequence->seed_ : sequence->keys_[i - 1], sequence->keys_[i],
+        std::span<const int32_t>(sequence->ids).subspan(i * block, block), &sequence->pages[i]);
+    if (!page.has_value()) {
+      sequence->publish_ = false;
+      return;
+    }
+    sequence->page_table[i] = kv::ToIndex(page->page());
+    sequence->pages[i] = std::move(*page);
+    ++sequence->sealed_blocks_;
+  }
+}
+
+}  // namespace halfmoon::sched

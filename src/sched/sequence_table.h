@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sequences of an engine and the pages they hold: turns them into a scheduler state, carries
+// out the plan, and publishes finished blocks. Everything of a step except computing and sampling,
+// so that tests and simulator run it as it is.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kv/block_key.h"
+#include "kv/page_pool.h"
+#include "kv/prefix_index.h"
+#include "sched/scheduler.h"
+
+namespace halfmoon::sched {
+
+/// What is known of a sequence when it arrives.
+struct NewSequence {
+  std::vector<int32_t> ids;      ///< prompt, at least 1
+  kv::BlockKey seed;             ///< kv::SeedKey of its model and tenant
+  int32_t max_share_tokens = 0;  ///< most tokens of it in one step; 0: no limit of its own
+  /// Tokens whose KV may come from the index; beyond it they are computed. The last known token is
+  /// computed in any case, because its logits are needed.
+  int32_t reuse_limit_tokens = INT32_MAX;
+};
+
+/// One sequence. `ids` and `computed_tokens` as the scheduler's wanted and computed.
+struct Sequence {
+  std::vector<int32_t> ids;
+  int32_t computed_tokens = 0;
+  int32_t reused_tokens = 0;        ///< of the last admission: tokens that came from the index
+  std::vector<int32_t> page_table;  ///< for kernels::PagedKv; parallel to pages
+  std::vector<kv::PageRef> pages;
+  int32_t max_share_tokens = 0;
+  int32_t reuse_limit_tokens = INT32_MAX;
+  bool running = false;
+  bool paused = false;
+
+ private:
+  friend class SequenceTable;
+  kv::BlockKey seed_;
+  std::vector<kv::BlockKey> keys_;  // of the full blocks of ids, as far as they were needed
+  int32_t sealed_blocks_ = 0;       // of pages: published, or found to be so
+  bool publish_ = false;            // off once a block of it could not be published
+  int64_t served_step_ = 0;
+};
+
+struct TableOptions {
+  Limits limits;
+  int32_t num_pages = 0;
+  bool prefix_cache = true;
+};
+
+/// Engine thread only.
+class SequenceTable {
+ public:
+  /// Requires limits as MakePlan does, and num_pages >= 1.
+  explicit SequenceTable(const TableOptions& options);
+  ~SequenceTable();
+  SequenceTable(const SequenceTable&) = delete;
+  SequenceTable& operator=(const SequenceTable&) = delete;
+
+  /// Queues a sequence. Requires an id above all earlier ones and a prompt that fits num_pages.
+  void Add(SeqId id, NewSequence sequence);
+  /// Takes a sequence out, whatever its state, and gives its pages back.
+  void Remove(SeqId id);
+  /// Requires that it is here.
+  Sequence& At(SeqId id) { return sequences_.at(id); }
+
+  /// Plans the next step and carries it out as far as pages go: preempted sequences hold none,
+  /// admitted ones hold their prefix, and each share has the pages it writes to.
+  Plan BeginStep();
+  /// What the shares asked for is computed: counts it and publishes blocks that are full now. Call
+  /// it before tokens are appended.
+  void EndStep(std::span<const Share> shares);
+  /// The next token of a sequence whose tokens are all computed.
+  void Append(SeqId id, int32_t token) { At(id).ids.push_back(token); }
+
+  const kv::PagePool& pool() const { return pool_; }
+  int32_t num_running() const { return num_running_; }
+  int32_t num_waiting() const { return static_cast<int32_t>(sequences_.size()) - num_running_; }
+  int64_t steps() const { return step_; }
+
+ private:
+  State MakeState();
+  WaitingSequence Describe(SeqId id, Sequence* sequence);
+  bool ShouldDefer(const Sequence& sequence, int32_t hit_blocks,
+                   std::span<const Sequence* const> ahead) const;
+  int32_t ReusableBlocks(const Sequence& sequence) const;
+  void ComputeKeys(Sequence* sequence, int32_t blocks) const;
+  void Preempt(Sequence* sequence);
+  void Admit(Sequence* sequence);
+  void Seal(Sequence* sequence);
+
+  const Limits limits_;
+  const bool prefix_cache_;
+  kv::PagePool pool_;
+  kv::PrefixIndex index_;
+  std::map<SeqId, Sequence> sequences_;  // in order of arrival
+  int32_t num_running_ = 0;
+  int64_t step_ = 0;
+};
+
+}  // namespace halfmoon::sched

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/sequence_table.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "sched/schedule_simulator.h"
+
+namespace halfmoon::sched {
+namespace {
+
+std::vector<int32_t> Tokens(int32_t count, int32_t first = 0) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+TableOptions Options(int32_t num_pages) {
+  return {.limits = {.step_tokens = 16, .max_running = 4, .block_size = 4}, .num_pages = num_pages};
+}
+
+void RunToEnd(ScheduleSimulator* simulator) {
+  for (int step = 0; step < 10000 && !simulator->remaining().empty(); ++step) {
+    simulator->Step();
+    ASSERT_EQ(simulator->violation(), "");
+  }
+  ASSERT_TRUE(simulator->remaining().empty());
+}
+
+TEST(SequenceTable, SamePromptAgain_ReusesWholeBlocksButTheLastToken) {
+  ScheduleSimulator simulator(Options(20));
+  simulator.Add(SeqId{1}, Tokens(12), 1);
+  RunToEnd(&simulator);
+  simulator.Add(SeqId{2}, Tokens(12), 1);
+  const SimulatedStep step = simulator.Step();
+  // All 12 tokens are cached, but the logits of the last are needed, so its block is computed.
+  ASSERT_EQ(step.plan.shares.size(), 1u);
+  EXPECT_EQ(step.plan.shares[0].tokens, 4);
+  EXPECT_EQ(simulator.violation(), "");
+}
+
+TEST(SequenceTable, SamePromptsTogether_ComputedOnce) {
+  ScheduleSimulator simulator(Options(20));
+  for (uint64_t id = 1; id <= 4; ++id) simulator.Add(SeqId{id}, Tokens(14), 3);
+  SimulatedStep step = simulator.Step();
+  ASSERT_EQ(step.plan.shares.size(), 1u);
+  EXPECT_EQ(step.plan.shares[0].tokens, 14);
+  step = simulator.Step();
+  ASSERT_EQ(step.plan.shares.size(), 4u);
+  for (size_t i = 1; i < 4; ++i) EXPECT_EQ(step.plan.shares[i].tokens, 2);
+  RunToEnd(&simulator);
+}
+
+TEST(SequenceTable, SameBlockComputedTwice_OnePageStays) {
+  TableOptions options = Options(20);
+  options.limits.step_tokens = 4;
+  ScheduleSimulator simulator(options);
+  // The second is shorter, so it does not wait for the first; both compute the block 0..3.
+  simulator.Add(SeqId{1}, Tokens(1, 50), 30);
+  simulator.Add(SeqId{2}, Tokens(20, 100), 1);
+  simulator.Add(SeqId{3}, Tokens(20), 1);
+  simulator.Add(SeqId{4}, Tokens(8), 1);
+  RunToEnd(&simulator);
+}
+
+TEST(SequenceTable, PrefixCacheOff_NothingIsKept) {
+  TableOptions options = Options(20);
+  options.prefix_cache = false;
+  ScheduleSimulator simulator(options);
+  simulator.Add(SeqId{1}, Tokens(12), 2);
+  RunToEnd(&simulator);
+  EXPECT_EQ(simulator.table().pool().num_cached(), 0);
+  EXPECT_EQ(simulator.table().pool().num_free(), 20);
+}
+
+TEST(SequenceTable, ReuseLimit_TokensBeyondItAreComputed) {
+  SequenceTable table(Options(20));
+  const kv::BlockKey seed = kv::SeedKey({.block_size = 4});
+  table.Add(SeqId{1}, {.ids = Tokens(12), .seed = seed});
+  const Plan first = table.BeginStep();
+  table.EndStep(first.shares);
+  table.Add(SeqId{2}, {.ids = Tokens(12), .seed = seed, .reuse_limit_tokens = 5});
+  table.Append(SeqId{1}, 1);
+  table.BeginStep();
+  EXPECT_EQ(table.At(SeqId{2}).reused_tokens, 4);
+}
+
+TEST(SequenceTable, OtherSeed_SharesNothing) {
+  SequenceTable table(Options(20));
+  table.Add(SeqId{1},
+            {.ids = Tokens(12), .seed = kv::SeedKey({.block_size = 4, .tenant_salt = "a"})});
+  const Plan first = table.BeginStep();
+  table.EndStep(first.shares);
+  table.Remove(SeqId{1});
+  table.Add(SeqId{2},
+            {.ids = Tokens(12), .seed = kv::SeedKey({.block_size = 4, .tenant_salt = "b"})});
+  table.BeginStep();
+  EXPECT_EQ(table.At(SeqId{2}).reused_tokens, 0);
+}
+
+// Arrivals, lengths, common prefixes, cancels and slow consumers by chance, in page budgets from
+// roomy to hardly enough for one. The simulator checks the invariants in each step; here is checked
+// that everyone who is not cancelled ends, and that nothing is left.
+TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
+  int64_t preemptions = 0;
+  int64_t reused = 0;
+  for (uint32_t seed = 0; seed < 300; ++seed) {
+    std::mt19937 random(seed);
+    const auto below = [&random](uint32_t limit) { return static_cast<int32_t>(random() % limit); };
+    TableOptions options;
+    options.limits.max_running = 1 + below(6);
+    options.limits.step_tokens = options.limits.max_running + below(24);
+    options.limits.block_size = 1 + below(6);
+    options.prefix_cache = below(4) != 0;
+    const int32_t longest = 40;
+    options.num_pages = PagesFor(longest, options.limits.block_size) + below(30);
+    ScheduleSimulator simulator(options);
+    uint64_t next_id = 1;
+    std::map<SeqId, bool> paused;
+    const int total = 40;
+    int step = 0;
+    while (static_cast<int>(next_id) <= total || !simulator.remaining().empty()) {
+      ASSERT_LT(++step, 20000) << "seed " << seed;
+      while (static_cast<int>(next_id) <= total && below(4) == 0) {
+        std::vector<int32_t> prompt(static_cast<size_t>(1 + below(30)));
+        for (size_t i = 0; i < prompt.size(); ++i) {
+          prompt[i] = static_cast<int32_t>(i) + 100 * below(i < 16 ? 1 : 2);
+        }
+        const auto room = static_cast<uint32_t>(longest - static_cast<int32_t>(prompt.size()));
+        simulator.Add(SeqId{next_id++}, std::move(prompt), 1 + below(room));
+      }
+      if (!simulator.remaining().empty()) {
+        auto it = simulator.remaining().begin();
+        std::advance(it, below(static_cast<uint32_t>(simulator.remaining().size())));
+        const int32_t dice = below(20);
+        if (dice == 0) {
+          paused.erase(it->first);
+          simulator.Cancel(it->first);
+        } else if (dice < 4) {
+          paused[it->first] = true;
+          simulator.SetPaused(it->first, true);
+        }
+      }
+      for (auto it = paused.begin(); it != paused.end();) {
+        const auto current = it++;
+        if (!simulator.remaining().contains(current->first)) {
+          paused.erase(current);
+        } else if (below(5) == 0) {
+          simulator.SetPaused(current->first, false);
+          paused.erase(current);
+        }
+      }
+      const SimulatedStep result = simulator.Step();
+      ASSERT_EQ(simulator.violation(), "") << "seed " << seed << " step " << step;
+      preemptions += static_cast<int64_t>(result.plan.preempt.size());
+      for (SeqId id : result.plan.admit) {
+        if (simulator.remaining().contains(id)) reused += simulator.table().At(id).reused_tokens;
+      }
+    }
+    const kv::PagePool& pool = simulator.table().pool();
+    ASSERT_EQ(pool.num_in_use(), 0);
+    ASSERT_EQ(pool.num_free() + pool.num_cached(), options.num_pages);
+  }
+  // The traffic does reach what it is meant to reach.
+  EXPECT_GT(preemptions, 1000);
+  EXPECT_GT(reused, 1000);
+}
+
+}  // namespace
+}  // namespace halfmoon::sched

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace halfmoon::serve {
+namespace {
+
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+// Upper bounds in seconds. From a small model on a desktop to a long prefill of a large one.
+const prometheus::Histogram::BucketBoundaries kFirstTokenBuckets = {
+    0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+    1,     2.5,  5,    7.5,  10,   20,   40,  80,   160, 640};
+const prometheus::Histogram::BucketBoundaries kTokenBuckets = {
+    0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5};
+const prometheus::Histogram::BucketBoundaries kRequestBuckets = {
+    0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960};
+const prometheus::Histogram::BucketBoundaries kLengthBuckets = {
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
+
+struct Alias {
+  std::string_view name;
+  std::string_view vllm_name;
+};
+constexpr Alias kAliases[] = {
+    {"halfmoon_requests_running", "vllm:num_requests_running"},
+    {"halfmoon_requests_waiting", "vllm:num_requests_waiting"},
+    {"halfmoon_kv_usage_ratio", "vllm:kv_cache_usage_perc"},
+    {"halfmoon_prefix_cache_queried_tokens_total", "vllm:prefix_cache_queries_total"},
+    {"halfmoon_prefix_cache_hit_tokens_total", "vllm:prefix_cache_hits_total"},
+    {"halfmoon_preemptions_total", "vllm:num_preemptions_total"},
+    {"halfmoon_prompt_tokens_total", "vllm:prompt_tokens_total"},
+    {"halfmoon_generated_tokens_total", "vllm:generation_tokens_total"},
+    {"halfmoon_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"},
+    {"halfmoon_time_per_output_token_seconds", "vllm:time_per_output_token_seconds"},
+    {"halfmoon_time_per_output_token_seconds", "vllm:inter_token_latency_seconds"},
+    {"halfmoon_request_seconds", "vllm:e2e_request_latency_seconds"},
+    {"halfmoon_request_prompt_tokens", "vllm:request_prompt_tokens"},
+    {"halfmoon_request_generated_tokens", "vllm:request_generation_tokens"},
+    {"halfmoon_requests_finished_total", "vllm:request_success_total"},
+};
+
+MetricFamily EngineValue(std::string name, std::string help, MetricType type, double value) {
+  MetricFamily family;
+  family.name = std::move(name);
+  family.help = std::move(help);
+  family.type = type;
+  prometheus::ClientMetric metric;
+  (type == MetricType::Gauge ? metric.gauge.value : metric.counter.value) = value;
+  family.metric.push_back(std::move(metric));
+  return family;
+}
+
+/// The engine counts these itself; a snapshot is printed as it is.
+void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& families) {
+  const auto gauge = [&](const char* name, const char* help, double value) {
+    families.push_back(EngineValue(name, help, MetricType::Gauge, value));
+  };
+  const auto counter = [&](const char* name, const char* help, uint64_t value) {
+    families.push_back(EngineValue(name, help, MetricType::Counter, static_cast<double>(value)));
+  };
+  const auto pages = static_cast<double>(std::max<int64_t>(1, stats.pages_total));
+  gauge("halfmoon_requests_running", "Sequences in the batch.", stats.running);
+  gauge("halfmoon_requests_waiting", "Sequences waiting for a place in the batch.", stats.queued);
+  gauge("halfmoon_kv_pages", "KV pages in all.", static_cast<double>(stats.pages_total));
+  gauge("halfmoon_kv_pages_in_use", "KV pages held by sequences.",
+        static_cast<double>(stats.pages_in_use));
+  gauge("halfmoon_kv_pages_cached", "KV pages kept for reuse, free to evict.",
+        static_cast<double>(stats.pages_cached));
+  gauge("halfmoon_kv_usage_ratio", "Share of KV pages held by sequences, 0 to 1.",
+        static_cast<double>(stats.pages_in_use) / pages);
+  counter("halfmoon_prompt_tokens_total", "Prompt tokens, cached ones included.",
+          stats.prompt_tokens);
+  counter("halfmoon_generated_tokens_total", "Tokens generated.", stats.generated_tokens);
+  counter("halfmoon_prefix_cache_queried_tokens_total",
+          "Prompt tokens looked up in the prefix cache.", stats.prompt_tokens);
+  counter("halfmoon_prefix_cache_hit_tokens_total", "Prompt tokens found in the prefix cache.",
+          stats.cached_prompt_tokens);
+  counter("halfmoon_engine_steps_total", "Steps of the engine.", stats.steps);
+  counter("halfmoon_preemptions_total", "Sequences that had to give their pages back.",
+          stats.preemptions);
+}
+
+std::string_view OutcomeName(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::kStop:
+      return "stop";
+    case Outcome::kLength:
+      return "length";
+    case Outcome::kCancelled:
+      return "abort";
+    case Outcome::kError:
+      return "error";
+  }
+  return "error";
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  prometheus::Registry registry;
+  prometheus::Family<prometheus::Counter>& http =
+      prometheus::BuildCounter()
+          .Name("halfmoon_http_requests_total")
+          .Help("HTTP requests answered, by route and status.")
+          .Register(registry);
+  prometheus::Family<prometheus::Counter>& finished =
+      prometheus::BuildCounter()
+          .Name("halfmoon_requests_finished_total")
+          .Help("Generation requests that ended, by reason.")
+          .Register(registry);
+  prometheus::Histogram& first_token =
+      AddHistogram("halfmoon_time_to_first_token_seconds",
+                   "From the arrival of a request to its first token.", kFirstTokenBuckets);
+  prometheus::Histogram& token = AddHistogram("halfmoon_time_per_output_token_seconds",
+                                              "Between two tokens of a request.", kTokenBuckets);
+  prometheus::Histogram& request = AddHistogram(
+      "halfmoon_request_seconds", "From the arrival of a request to its end.", kRequestBuckets);
+  prometheus::Histogram& prompt_tokens = AddHistogram(
+      "halfmoon_request_prompt_tokens", "Prompt length of finished requests.", kLengthBuckets);
+  prometheus::Histogram& generated_tokens =
+      AddHistogram("halfmoon_request_generated_tokens", "Tokens generated for finished requests.",
+                   kLengthBuckets);
+
+  mutable std::mutex mutex;
+  double recent_request_s = 1;  // GUARDED_BY(mutex): moving average over finished requests
+
+  prometheus::Histogram& AddHistogram(const std::string& name, const std::string& help,
+                                      const prometheus::Histogram::BucketBoundaries& buckets) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+  }
+};
+
+Metrics::Metrics() : impl_(std::make_unique<Impl>()) {
+  // A counter that appears with its first event hides that event from rate().
+  for (const Outcome outcome :
+       {Outcome::kStop, Outcome::kLength, Outcome::kCancelled, Outcome::kError}) {
+    impl_->finished.Add({{"finished_reason", std::string(OutcomeName(outcome))}});
+  }
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::CountHttp(std::string_view route, int status) {
+  impl_->http.Add({{"route", std::string(route)}, {"status", std::to_string(status)}}).Increment();
+}
+
+void Metrics::ObserveFirstToken(double seconds) { impl_->first_token.Observe(seconds); }
+
+void Metrics::ObserveTokens(double seconds, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) impl_->token.Observe(seconds / static_cast<double>(count));
+}
+
+void Metrics::ObserveEnd(Outcome outcome, double seconds, int64_t prompt_tokens,
+                         int64_t completion_tokens) {
+  impl_->finished.Add({{"finished_reason", std::string(OutcomeName(outcome))}}).Increment();
+  if (outcome != Outcome::kStop && outcome != Outcome::kLength) return;
+  impl_->request.Observe(seconds);
+  impl_->prompt_tokens.Observe(static_cast<double>(prompt_tokens));
+  impl_->generated_tokens.Observe(static_cast<double>(completion_tokens));
+  std::lock_guard lock(impl_->mutex);
+  impl_->recent_request_s += 0.1 * (seconds - impl_->recent_request_s);
+}
+
+int Metrics::RetryAfterSeconds(const engine::EngineStats& stats) const {
+  double recent_s = 1;
+  {
+    std::lock_guard lock(impl_->mutex);
+    recent_s = impl_->recent_request_s;
+  }
+  const double waves = static_cast<double>(stats.queued) / std::max(1, stats.running);
+  return static_cast<int>(std::clamp(std::ceil(recent_s * waves), 1.0, 120.0));
+}
+
+std::string Metrics::Print(const std::optional<engine::EngineStats>& stats,
+                           const std::string& model) const {
+  std::vector<MetricFamily> families = impl_->registry.Collect();
+  if (stats) AddEngine(*stats, families);
+  for (MetricFamily& family : families) {
+    for (prometheus::ClientMetric& metric : family.metric) {
+      metric.label.push_back({"model_name", model});
+    }
+  }
+  const size_t own = families.size();
+  for (const Alias& alias : kAliases) {
+    for (size_t i = 0; i < own; ++i) {
+      if (families[i].name != alias.name) continue;
+      MetricFamily copy = families[i];
+      copy.name = alias.vllm_name;
+      families.push_back(std::move(copy));
+    }
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace halfmoon::serve

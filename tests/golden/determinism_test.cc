@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bits: the logits of a sequence are the same alone and in a batch, whatever the chunks, the
+// threads and where its prefix's KV came from. Per family, instruction set and precision.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <string>
+#include <tuple>
+
+#include "golden/golden_data.h"
+#include "model/contiguous_kv.h"
+#include "tensor/tensor.h"
+
+namespace halfmoon::golden {
+namespace {
+
+constexpr int kBatch = 16;
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+/// f32: weights as stored. int8: weights rounded to Q4_1, activations to int8, KV to f16.
+using Case = std::tuple<std::string, kernels::Isa, model::Activation>;
+
+class Determinism : public testing::TestWithParam<Case> {
+ protected:
+  Determinism() : variant(std::get<0>(GetParam())) {
+    checkpoint = OpenVariant(variant);
+    if (activation() == model::Activation::kInt8) {
+      checkpoint = Quantise(checkpoint, tensor::DType::kQ4_1);
+    }
+    prompt = variant.Read("p" + std::to_string(variant.num_prompts() - 1) + ".input_ids").ids;
+  }
+
+  model::Activation activation() const { return std::get<2>(GetParam()); }
+  LoadedModel LoadWith(int threads) const {
+    return Load(checkpoint,
+                {.activation = activation(), .isa = std::get<1>(GetParam()), .threads = threads});
+  }
+
+  Variant variant;
+  std::shared_ptr<const checkpoint::Checkpoint> checkpoint;
+  std::vector<int32_t> prompt;
+};
+
+TEST_P(Determinism, Logits_AnyChunkAndThreads_SameBits) {
+  LoadedModel one = LoadWith(1);
+  const std::vector<float> want = AllLogits(one.model.get(), prompt, 512);
+  LoadedModel two = LoadWith(2);
+  for (const size_t chunk : {1, 7, 64, 512}) {
+    EXPECT_TRUE(SameBits(want, AllLogits(one.model.get(), prompt, chunk))) << "chunk " << chunk;
+    EXPECT_TRUE(SameBits(want, AllLogits(two.model.get(), prompt, chunk)))
+        << "chunk " << chunk << ", 2 threads";
+  }
+}
+
+TEST_P(Determinism, Logits_InBatchOf16_SameBits) {
+  LoadedModel loaded = LoadWith(2);
+  model::Model* model = loaded.model.get();
+  const auto v = static_cast<size_t>(model->vocab_size());
+  // Sixteen sequences of many lengths, the prompt among them, each in random chunks of mixed steps.
+  std::vector<std::vector<int32_t>> sequences;
+  std::mt19937 random(3);
+  for (int i = 0; i < kBatch; ++i) {
+    std::vector<int32_t> ids = prompt;
+    if (i != 5) {
+      std::shuffle(ids.begin(), ids.end(), random);
+      ids.resize(1 + random() % prompt.size());
+    }
+    sequences.push_back(std::move(ids));
+  }
+  std::vector<model::ContiguousKv> kv;
+  for (const auto& ids : sequences) {
+    kv.emplace_back(model->kv_layout(), static_cast<int64_t>(ids.size()));
+  }
+  std::vector<std::vector<float>> got(kBatch);
+  std::vector<size_t> done(kBatch, 0);
+  for (;;) {
+    std::vector<model::SequenceChunk> step;
+    std::vector<size_t> who;
+    for (size_t i = 0; i < kBatch; ++i) {
+      const size_t left = sequences[i].size() - done[i];
+      if (left == 0) continue;
+      const size_t count = std::min<size_t>(left, 1 + random() % 30);
+      step.push_back({.ids = {sequences[i].data() + done[i], count},
+                      .start = static_cast<int32_t>(done[i]),
+                      .kv = kv[i].view(),
+                      .logits = model::LogitsMode::kAll});
+      who.push_back(i);
+    }
+    if (step.empty()) break;
+    model->Forward(step);
+    const float* row = model->logits().data();
+    for (size_t j = 0; j < step.size(); ++j) {
+      const size_t floats = step[j].ids.size() * v;
+      got[who[j]].insert(got[who[j]].end(), row, row + floats);
+      row += floats;
+      done[who[j]] += step[j].ids.size();
+    }
+  }
+  for (size_t i = 0; i < kBatch; ++i) {
+    EXPECT_TRUE(SameBits(AllLogits(model, sequences[i], 512), got[i])) << "sequence " << i;
+  }
+}
+
+TEST_P(Determinism, Logits_PrefixFromOtherSequencesPages_SameBits) {
+  LoadedModel loaded = LoadWith(2);
+  model::Model* model = loaded.model.get();
+  const kernels::KvLayout& layout = model->kv_layout();
+  const auto block = static_cast<size_t>(layout.block_size);
+  const std::vector<float> want = AllLogits(model, prompt, 512);
+  const size_t shared = prompt.size() / 2 / block * block;
+  ASSERT_GT(shared, 0u);
+
+  // One arena; the first sequence fills pages in reverse order, the second borrows those of the
+  // shared prefix.
+  const size_t pages = prompt.size() / block + 1;
+  tensor::AlignedBuffer arena(2 * pages * layout.page_bytes());
+  std::vector<int32_t> first_table(pages);
+  std::iota(first_table.rbegin(), first_table.rend(), 0);
+  std::vector<int32_t> second_table(pages);
+  for (size_t i = 0; i < pages; ++i) {
+    second_table[i] = i < shared / block ? first_table[i] : static_cast<int32_t>(pages + i);
+  }
+  std::vector<int32_t> other(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(shared));
+  other.push_back(prompt[0]);
+  const model::SequenceChunk first{.ids = other,
+                                   .kv = {.base = arena.data(), .page_table = first_table}};
+  model->Forward({&first, 1});
+  const model::SequenceChunk second{.ids = {prompt.data() + shared, prompt.size() - shared},
+                                    .start = static_cast<int32_t>(shared),
+                                    .kv = {.base = arena.data(), .page_table = second_table},
+                                    .logits = model::LogitsMode::kAll};
+  model->Forward({&second, 1});
+  const std::vector<float> got(model->logits().begin(), model->logits().end());
+  const auto skip = static_cast<std::ptrdiff_t>(shared * static_cast<size_t>(model->vocab_size()));
+  EXPECT_TRUE(SameBits(std::vector<float>(want.begin() + skip, want.end()), got));
+}
+
+std::string CaseName(const testing::TestParamInfo<Case>& info) {
+  const bool f32 = std::get<2>(info.param) == model::Activation::kF32;
+  std::string name = std::get<0>(info.param) + "_" +
+                     std::string(kernels::IsaName(std::get<1>(info.param))) +
+                     (f32 ? "_f32" : "_int8");
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Golden, Determinism,
+    testing::Combine(testing::ValuesIn(Variants()), testing::ValuesIn(kernels::AvailableIsas()),
+                     testing::Values(model::Activation::kF32, model::Activation::kInt8)),
+    CaseName);
+
+}  // namespace
+}  // namespace halfmoon::golden

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every family against its reference outputs, on every instruction set of this machine. Tolerances:
+// tests/golden/README.md.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <tuple>
+
+#include "golden/golden_data.h"
+#include "model/contiguous_kv.h"
+
+namespace halfmoon::golden {
+namespace {
+
+constexpr double kRelativeRms = 2e-5;
+constexpr double kMaxAbs = 2e-3;
+// A choice between experts closer than this is a tie: either is right.
+constexpr float kTieGap = 1e-5f;
+
+size_t ArgMax(const float* row, int64_t n) {
+  return static_cast<size_t>(std::max_element(row, row + n) - row);
+}
+
+/// Compares rows of `got` named by `positions` with `expected`.
+void ExpectClose(const Table& expected, const std::vector<int32_t>& positions,
+                 const std::vector<float>& got, const std::string& what) {
+  double error = 0.0;
+  double norm = 0.0;
+  double worst = 0.0;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const float* want = expected.row(static_cast<int64_t>(i));
+    const float* have = got.data() + positions[i] * expected.cols;
+    for (int64_t j = 0; j < expected.cols; ++j) {
+      const double difference = static_cast<double>(have[j]) - want[j];
+      error += difference * difference;
+      norm += static_cast<double>(want[j]) * want[j];
+      worst = std::max(worst, std::abs(difference));
+    }
+  }
+  EXPECT_LE(std::sqrt(error / norm), kRelativeRms) << what;
+  EXPECT_LE(worst, kMaxAbs) << what;
+}
+
+std::vector<int32_t> AllPositions(int64_t n) {
+  std::vector<int32_t> positions(static_cast<size_t>(n));
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
+  return positions;
+}
+
+using Case = std::tuple<std::string, kernels::Isa>;
+
+class Parity : public testing::TestWithParam<Case> {
+ protected:
+  Parity()
+      : variant(std::get<0>(GetParam())),
+        loaded(Load(OpenVariant(variant), {.isa = std::get<1>(GetParam())})) {}
+
+  model::Model* model() { return loaded.model.get(); }
+
+  Variant variant;
+  LoadedModel loaded;
+};
+
+TEST_P(Parity, Logits_EveryPrompt_MatchReference) {
+  for (size_t p = 0; p < variant.num_prompts(); ++p) {
+    const std::string prefix = "p" + std::to_string(p) + ".";
+    const Table want = variant.Read(prefix + "logits");
+    const std::vector<int32_t> positions = variant.Read(prefix + "positions").ids;
+    const std::vector<float> got = AllLogits(model(), variant.Read(prefix + "input_ids").ids, 512);
+    ASSERT_EQ(want.cols, model()->vocab_size());
+    ExpectClose(want, positions, got, prefix + "logits");
+    for (size_t i = 0; i < positions.size(); ++i) {
+      EXPECT_EQ(ArgMax(got.data() + positions[i] * want.cols, want.cols),
+                ArgMax(want.row(static_cast<int64_t>(i)), want.cols))
+          << prefix << "position " << positions[i];
+    }
+  }
+}
+
+TEST_P(Parity, Greedy_EveryPrompt_SameIds) {
+  for (size_t p = 0; p < variant.num_prompts(); ++p) {
+    const std::string prefix = "p" + std::to_string(p) + ".";
+    const std::vector<int32_t> prompt = variant.Read(prefix + "input_ids").ids;
+    const std::vector<int32_t> want = variant.Read(prefix + "greedy_ids").ids;
+    model::ContiguousKv kv(model()->kv_layout(), static_cast<int64_t>(prompt.size() + want.size()));
+    std::vector<int32_t> next = prompt;
+    int32_t start = 0;
+    std::vector<int32_t> got;
+    while (got.size() < want.size()) {
+      const model::SequenceChunk chunk{.ids = next, .start = start, .kv = kv.view()};
+      model()->Forward({&chunk, 1});
+      start += static_cast<int32_t>(next.size());
+      next = {static_cast<int32_t>(ArgMax(model()->logits().data(), model()->vocab_size()))};
+      got.push_back(next[0]);
+    }
+    EXPECT_EQ(got, want) << prefix;
+  }
+}
+
+TEST_P(Parity, Capture_HiddenAndRouter_MatchReference) {
+  const auto p = variant.expected().at("hidden_prompt").as_int64();
+  const std::vector<int32_t> ids = variant.Read("p" + std::to_string(p) + ".input_ids").ids;
+  model::Capture capture{.hidden = true, .router = true};
+  AllLogits(model(), ids, 512, &capture);
+  ASSERT_EQ(capture.hidden_rows.size(),
+            static_cast<size_t>(model()->description().num_layers()) + 2);
+  for (const model::Capture::Hidden& hidden : capture.hidden_rows) {
+    const Table want = variant.Read("hidden." + hidden.name);
+    ExpectClose(want, AllPositions(want.rows), hidden.rows, "hidden." + hidden.name);
+  }
+  size_t moe_layers = 0;
+  for (const model::LayerDescription& layer : model()->description().layers) {
+    moe_layers += layer.ffn == model::FfnKind::kMoe ? 1 : 0;
+  }
+  ASSERT_EQ(capture.router_rows.size(), moe_layers);
+  for (const model::Capture::Router& router : capture.router_rows) {
+    const std::string prefix = "router." + std::to_string(router.layer) + ".";
+    const Table logits = variant.Read(prefix + "logits");
+    ExpectClose(logits, AllPositions(logits.rows), router.logits, prefix + "logits");
+    const Table indices = variant.Read(prefix + "indices");
+    const Table weights = variant.Read(prefix + "weights");
+    const Table gap = variant.Read(prefix + "gap");
+    for (int64_t t = 0; t < indices.rows; ++t) {
+      if (gap.values[static_cast<size_t>(t)] < kTieGap) continue;
+      for (int64_t k = 0; k < indices.cols; ++k) {
+        const auto at = static_cast<size_t>(t * indices.cols + k);
+        EXPECT_EQ(router.indices[at], indices.ids[at]) << prefix << "token " << t;
+        EXPECT_NEAR(router.weights[at], weights.values[at], 1e-5) << prefix << "token " << t;
+      }
+    }
+  }
+}
+
+/// Median over positions of the relative error of a run on rounded weights.
+TEST_P(Parity, Int8_EightBitWeights_WithinReferenceNoise) {
+  const std::shared_ptr<const checkpoint::Checkpoint> quantised =
+      Quantise(OpenVariant(variant), tensor::DType::kQ8_0);
+  LoadedModel rounded =
+      Load(quantised, {.activation = model::Activation::kInt8, .isa = std::get<1>(GetParam())});
+  const std::string prefix = "p" + std::to_string(variant.num_prompts() - 1) + ".";
+  const Table want = variant.Read(prefix + "logits");
+  const std::vector<int32_t> positions = variant.Read(prefix + "positions").ids;
+  const std::vector<float> got =
+      AllLogits(rounded.model.get(), variant.Read(prefix + "input_ids").ids, 512);
+  std::vector<double> errors;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    double error = 0.0;
+    double norm = 0.0;
+    for (int64_t j = 0; j < want.cols; ++j) {
+      const double w = want.row(static_cast<int64_t>(i))[j];
+      const double d = got[static_cast<size_t>(positions[i] * want.cols + j)] - w;
+      error += d * d;
+      norm += w * w;
+    }
+    errors.push_back(std::sqrt(error / norm));
+  }
+  std::nth_element(errors.begin(), errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2),
+                   errors.end());
+  const double noise =
+      variant.expected().at("noise").at("w8a8").at("rel_rms_position_p50").to_number<double>();
+  EXPECT_LE(errors[errors.size() / 2], 1.25 * noise);
+}
+
+std::string CaseName(const testing::TestParamInfo<Case>& info) {
+  std::string name =
+      std::get<0>(info.param) + "_" + std::string(kernels::IsaName(std::get<1>(info.param)));
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, Parity,
+                         testing::Combine(testing::ValuesIn(Variants()),
+                                          testing::ValuesIn(kernels::AvailableIsas())),
+                         CaseName);
+
+}  // namespace
+}  // namespace halfmoon::golden
