@@ -81,8 +81,9 @@ Item ItemAt(const Problem& problem, int64_t index) {
   return item;
 }
 
+// `end_split`: the same thread goes on with the splits up to there.
 void AttendSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                 float* state) {
+                 int32_t end_split, float* state) {
   const KvLayout& layout = problem.layout;
   const int64_t first_row = item.sequence->row + item.first_query;
   AttendArgs args;
@@ -104,6 +105,7 @@ void AttendSplit(const Stream& stream, const Problem& problem, const Item& item,
   args.num_queries = item.num_queries;
   args.begin = split * kAttentionSplit;
   args.end = std::min(item.num_positions, (split + 1) * kAttentionSplit);
+  args.fetch_end = std::min(item.num_positions, end_split * kAttentionSplit);
   args.state = state;
   stream.table().attend(args);
 }
@@ -151,9 +153,9 @@ void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, f
   const Item item = ItemAt(problem, index);
   float* merged = scratch;
   float* next = scratch + problem.item_floats();
-  AttendSplit(stream, problem, item, item.first_split, merged);
+  AttendSplit(stream, problem, item, item.first_split, item.end_split, merged);
   for (int32_t split = item.first_split + 1; split < item.end_split; ++split) {
-    AttendSplit(stream, problem, item, split, next);
+    AttendSplit(stream, problem, item, split, item.end_split, next);
     MergeItem(problem, item, next, merged);
   }
   StoreItem(problem, item, merged);
@@ -182,13 +184,19 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
   const auto slot = [&](int64_t item, int64_t split) {
     return scratch + (item * plan.splits + split) * plan.slot_floats;
   };
-  stream.pool().ParallelFor(static_cast<size_t>(items * plan.splits), [&](size_t index, int) {
-    const int64_t i = static_cast<int64_t>(index) / plan.splits;
-    const int64_t split = static_cast<int64_t>(index) % plan.splits;
+  // Runs of splits: a thread that stays in one sequence can fetch ahead.
+  const int64_t pieces = stream.pool().num_threads() * kItemsPerThread;
+  const int64_t run = std::max<int64_t>(1, items * plan.splits / pieces);
+  const int64_t runs = CeilDiv(plan.splits, run);
+  stream.pool().ParallelFor(static_cast<size_t>(items * runs), [&](size_t index, int) {
+    const int64_t i = static_cast<int64_t>(index) / runs;
+    const int64_t first = static_cast<int64_t>(index) % runs * run;
     const Item item = ItemAt(problem, i);
-    if (item.first_split + split >= item.end_split) return;
-    AttendSplit(stream, problem, item, item.first_split + static_cast<int32_t>(split),
-                slot(i, split));
+    const auto begin = static_cast<int32_t>(item.first_split + first);
+    const auto end = static_cast<int32_t>(std::min<int64_t>(item.end_split, begin + run));
+    for (int32_t split = begin; split < end; ++split) {
+      AttendSplit(stream, problem, item, split, end, slot(i, split - item.first_split));
+    }
   });
   ForRows(stream, items, plan.splits * plan.slot_floats, [&](int64_t i) {
     const Item item = ItemAt(problem, i);

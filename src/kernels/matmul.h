@@ -3,17 +3,18 @@
 //
 // Arithmetic, the same for every ISA, so that results are equal bit for bit between them and do not
 // depend on T, on which rows share a call, or on threads:
-//  f32 activations: w is decoded to float32 exactly as quant::DecodeRow does; two accumulators per
-//  output, even and odd k, each
-//    acc = fma(x[k], w[k], acc) for ascending k; y = even + odd.
-//  int8 activations (integer formats): per group of 32 inputs the products are summed as int32,
-//  exactly; then with a = scale[g]
-//    kU4D, kU8D:   acc = fma(float(Σ qa - zero Σ a), d a, acc)
-//    kU4DM, kU8DM: acc = fma(float(Σ qa), d a, acc); acc = fma(m, a float(Σ a), acc)
-//    kU4K, kU8K:   acc = fma(float(Σ qa), (d sc) a, acc); acc = fma(-(dmin mn), a float(Σ a), acc)
-//    kU8S:         acc = fma(float(Σ qa - zero Σ a), (d sc) a, acc) for the first, then the second
-//    half of 16 for ascending g. d sc and dmin mn are exact in float32; products with a round once
-//    to float32.
+//
+//  f32 activations: w is decoded to float32 exactly as quant::DecodeRow does; two accumulators an
+//  output, for even and odd k: acc = fma(x[k], w[k], acc) for ascending k; y = even + odd.
+//
+//  int8 activations (integer formats): for ascending groups g of 32 inputs, products are summed as
+//  int32, exactly; then, with a = scale[g],
+//   - kU4D, kU8D: acc = fma(float(Σ qa - zero Σ a), d a, acc)
+//   - kU4DM, kU8DM: acc = fma(float(Σ qa), d a, acc); acc = fma(m, a float(Σ a), acc)
+//   - kU4K, kU8K: acc = fma(float(Σ qa), (d sc) a, acc);
+//     acc = fma(-(dmin mn), a float(Σ a), acc)
+//   - kU8S: acc = fma(float(Σ qa - zero Σ a), (d sc) a, acc), first half of 16, then second half.
+//  d sc and dmin mn are exact in float32; a product with a rounds once to float32.
 #pragma once
 
 #include <cstdint>

@@ -115,21 +115,44 @@ TEST_P(MatMulTypeTest, Int8_AgainstDoubleOracle_WithinRoundingBound) {
   }
 }
 
-TEST_P(MatMulTypeTest, EveryIsa_AgainstGeneric_SameBits) {
+// Results do not depend on T, so one run of the (slow) generic kernel with all rows serves every T.
+TEST_P(MatMulTypeTest, EveryIsaAndRowCount_AgainstGeneric_SameBits) {
+  constexpr int64_t kMaxRows = 33;
   for (const int64_t cols : ColumnsOf(GetParam())) {
-    for (const int64_t rows : {1, 16, 45, 128}) {
-      const TestMatrix w(GetParam(), rows, cols, 5);
-      for (const int64_t t : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 33}) {
-        const std::vector<float> x = RandomFloats(static_cast<size_t>(t * cols), 6);
-        for (const bool int8 : {false, true}) {
-          if (int8 && IsPlain(GetParam())) continue;
-          const std::vector<float> expected = Multiply({.int8 = int8}, w, x);
-          for (const Isa isa : AvailableIsas()) {
-            EXPECT_TRUE(SameBits(expected, Multiply({isa, 1, int8}, w, x)))
-                << IsaName(isa) << " int8 " << int8 << " N " << rows << " K " << cols << " T " << t;
+    for (const int64_t outputs : {1, 45, 128}) {
+      const TestMatrix w(GetParam(), outputs, cols, 5);
+      const std::vector<float> x = RandomFloats(static_cast<size_t>(kMaxRows * cols), 6);
+      for (const bool int8 : {false, true}) {
+        if (int8 && IsPlain(GetParam())) continue;
+        const std::vector<float> expected = Multiply({.int8 = int8}, w, x);
+        for (const Isa isa : AvailableIsas()) {
+          if (isa == Isa::kGeneric) continue;
+          for (const int64_t t : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33}) {
+            const std::vector<float> first(x.begin(), x.begin() + t * cols);
+            const auto count = static_cast<size_t>(t * outputs);
+            EXPECT_TRUE(
+                SameBits(std::span(expected).first(count), Multiply({isa, 1, int8}, w, first)))
+                << IsaName(isa) << " int8 " << int8 << " N " << outputs << " K " << cols << " T "
+                << t;
           }
         }
       }
+    }
+  }
+}
+
+TEST_P(MatMulTypeTest, GenericRowsAlone_SameBits) {
+  const int64_t cols = ColumnsOf(GetParam())[1];
+  const TestMatrix w(GetParam(), 20, cols, 40);
+  const std::vector<float> x = RandomFloats(static_cast<size_t>(18 * cols), 41);
+  for (const bool int8 : {false, true}) {
+    if (int8 && IsPlain(GetParam())) continue;
+    const std::vector<float> together = Multiply({.threads = 2, .int8 = int8}, w, x);
+    for (const int64_t row : {0, 15, 16, 17}) {
+      const std::vector<float> one(x.begin() + row * cols, x.begin() + (row + 1) * cols);
+      EXPECT_TRUE(SameBits(std::span(together).subspan(static_cast<size_t>(row * 20), 20),
+                           Multiply({.int8 = int8}, w, one)))
+          << "row " << row;
     }
   }
 }

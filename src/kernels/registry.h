@@ -59,6 +59,7 @@ struct AttendArgs {
   int32_t num_queries = 0;
   int32_t begin = 0;
   int32_t end = 0;
+  int32_t fetch_end = 0;  ///< positions [end, fetch_end) come next on this thread
   float* state = nullptr;
 };
 using AttendFn = void (*)(const AttendArgs& args);

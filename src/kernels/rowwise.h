@@ -39,6 +39,7 @@ void SiluMul(const Stream& stream, const Rows& gate, const Rows& up, int64_t n, 
 
 /// Rotates in place, half-split pairs (x[j], x[j + r/2]) for j < r/2 of each of `heads` runs of d
 /// values; cos and sin are [count, r/2].
+/// first = fma(a, cos, -(b sin)), second = fma(b, cos, a sin).
 void RopeHalf(const Stream& stream, const Rows& x, int heads, int64_t d, int64_t r,
               const float* cos, const float* sin);
 

@@ -3,13 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "serve/grammar_state.h"
 #include "text/chat_template.h"
 #include "text/grammar.h"
 #include "text/tokenizer.h"
@@ -43,9 +47,11 @@ class Backend {
   /// When this was made.
   int64_t ready_unix_s() const { return ready_unix_s_; }
 
-  /// A matcher for one sequence. Errors: as text::GrammarCompiler.
-  Result<text::GrammarMatcher> CompileGrammar(text::GrammarKind kind,
-                                              std::string_view source) const;
+  /// The grammar of one sequence, which ends with one of `eos_ids`. Errors: as
+  /// text::GrammarCompiler.
+  Result<std::shared_ptr<GrammarState>> CompileGrammar(text::GrammarKind kind,
+                                                       std::string_view source,
+                                                       std::vector<int32_t> eos_ids) const;
 
  private:
   engine::Engine* const engine_;

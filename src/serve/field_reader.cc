@@ -20,14 +20,14 @@ FieldReader::FieldReader(const json::object& object, std::string prefix)
     : object_(object), prefix_(std::move(prefix)) {}
 
 template <typename T>
-std::optional<T> FieldReader::Take(std::string_view key, Result<std::optional<T>> found) {
+std::optional<T> FieldReader::Take(std::string_view key, const Result<std::optional<T>>& found) {
   if (!ok()) return std::nullopt;
   if (!found.ok()) {
     FailField(key, prefix_.empty() ? found.error().message()
                                    : "in '" + Name(key) + "': " + found.error().message());
     return std::nullopt;
   }
-  return *std::move(found);
+  return found.value();
 }
 
 std::optional<bool> FieldReader::Bool(std::string_view key) {

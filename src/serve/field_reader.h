@@ -43,7 +43,7 @@ class FieldReader {
 
  private:
   template <typename T>
-  std::optional<T> Take(std::string_view key, Result<std::optional<T>> found);
+  std::optional<T> Take(std::string_view key, const Result<std::optional<T>>& found);
   std::string Name(std::string_view key) const { return prefix_ + std::string(key); }
 
   const json::object& object_;

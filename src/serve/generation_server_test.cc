@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 constexpr char kChat[] = "/v1/chat/completions";
 constexpr char kCompletion[] = "/v1/completions";
 
-FakeEngine::Reply Saying(std::string text) {
+FakeEngine::Reply Saying(const std::string& text) {
   return [text](const engine::Request& request) { return Say(request, text); };
 }
 

@@ -6,8 +6,9 @@
 
 namespace halfmoon::serve {
 
-GrammarState::GrammarState(text::GrammarMatcher matcher, std::vector<int32_t> eos_ids)
-    : matcher_(std::move(matcher)), eos_ids_(std::move(eos_ids)) {}
+GrammarState::GrammarState(text::GrammarMatcher matcher, size_t mask_words,
+                           std::vector<int32_t> eos_ids)
+    : matcher_(std::move(matcher)), own_mask_(mask_words), eos_ids_(std::move(eos_ids)) {}
 
 void GrammarState::Attach(const std::shared_ptr<GrammarState>& state, engine::Request& request) {
   request.mask = [state](std::span<uint32_t> allowed) { state->Mask(allowed); };
@@ -21,7 +22,10 @@ std::optional<std::string> GrammarState::failure() const {
 
 void GrammarState::Mask(std::span<uint32_t> allowed) {
   if (!failure()) {
-    const Status status = matcher_.ComputeMask(allowed);
+    const bool fits = allowed.size() >= own_mask_.size();
+    const Status status = matcher_.ComputeMask(fits ? allowed : std::span<uint32_t>(own_mask_));
+    if (status.ok() && !fits)
+      std::ranges::copy_n(own_mask_.begin(), std::ssize(allowed), allowed.begin());
     if (status.ok()) return;
     Fail(status.error().message());
   }

@@ -20,7 +20,9 @@ namespace halfmoon::serve {
 /// why.
 class GrammarState {
  public:
-  GrammarState(text::GrammarMatcher matcher, std::vector<int32_t> eos_ids);
+  /// mask_words: text::GrammarCompiler::mask_words. The engine's mask may be shorter (or longer):
+  /// the grammar's vocabulary can have ids that the model has no logits for.
+  GrammarState(text::GrammarMatcher matcher, size_t mask_words, std::vector<int32_t> eos_ids);
 
   /// Puts hooks into `request` that share `state`.
   static void Attach(const std::shared_ptr<GrammarState>& state, engine::Request& request);
@@ -33,7 +35,8 @@ class GrammarState {
   void Commit(int32_t id);
   void Fail(std::string why);
 
-  text::GrammarMatcher matcher_;  // engine thread only
+  text::GrammarMatcher matcher_;    // engine thread only
+  std::vector<uint32_t> own_mask_;  // engine thread only: as long as the matcher wants it
   const std::vector<int32_t> eos_ids_;
   mutable std::mutex mutex_;
   std::optional<std::string> failure_;  // GUARDED_BY(mutex_)

@@ -14,7 +14,8 @@ std::shared_ptr<GrammarState> MakeState(std::string_view regex) {
   EXPECT_TRUE(compiler.ok());
   auto matcher = compiler->Compile(text::GrammarKind::kRegex, regex);
   EXPECT_TRUE(matcher.ok());
-  return std::make_shared<GrammarState>(std::move(*matcher), std::vector<int32_t>{kEndId});
+  return std::make_shared<GrammarState>(std::move(*matcher), compiler->mask_words(),
+                                        std::vector<int32_t>{kEndId});
 }
 
 std::vector<int32_t> Allowed(const engine::Request& request,
@@ -50,12 +51,14 @@ TEST(GrammarState, TokenOutsideTheGrammar_LeavesOnlyTheEnd) {
   EXPECT_EQ(Allowed(request), std::vector<int32_t>{kEndId});
 }
 
-TEST(GrammarState, MaskThatIsTooShort_IsAFailure) {
+TEST(GrammarState, MaskShorterThanTheVocabulary_GetsItsPart) {
   engine::Request request;
-  const auto state = MakeState("ab");
+  const auto state = MakeState("[Aa]b");
   GrammarState::Attach(state, request);
-  EXPECT_TRUE(Allowed(request, 2).empty());
-  EXPECT_TRUE(state->failure());
+  EXPECT_EQ(Allowed(request, 3), std::vector<int32_t>{'A'});  // ids 0 to 95
+  EXPECT_EQ(Allowed(request), (std::vector<int32_t>{'A', 'a'}));
+  EXPECT_EQ(Allowed(request, 20), (std::vector<int32_t>{'A', 'a'}));
+  EXPECT_EQ(state->failure(), std::nullopt);
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ ApiError TooLong(const std::string& param, size_t prompt_tokens, bool output_wan
 /// Adds the n choices of one prompt to `plan`.
 std::optional<ApiError> AddChoices(const Backend& backend, const PrepareOptions& options,
                                    const GenerationParams& params, const std::string& param,
-                                   std::vector<int32_t> prompt_ids, const ChoicePlan& base,
+                                   const std::vector<int32_t>& prompt_ids, const ChoicePlan& base,
                                    GenerationPlan& plan) {
   if (prompt_ids.empty()) return InvalidField(param, "the prompt has no tokens");
   const int32_t context = backend.engine().max_request_tokens();
@@ -55,19 +55,19 @@ std::optional<ApiError> AddChoices(const Backend& backend, const PrepareOptions&
   for (int i = 0; i < params.n; ++i) {
     ChoicePlan choice = base;
     engine::Request& request = choice.options.request;
-    request.prompt_ids = i + 1 == params.n ? std::move(prompt_ids) : prompt_ids;
+    request.prompt_ids = prompt_ids;
     request.max_tokens = limit;
     // The first choice draws as a request with n = 1 would; the others get streams of their own.
     if (i > 0) request.sampling.seed = MixBits(request.sampling.seed, static_cast<uint64_t>(i));
     if (params.grammar) {
-      Result<text::GrammarMatcher> matcher =
-          backend.CompileGrammar(params.grammar->kind, params.grammar->source);
-      if (!matcher.ok()) {
-        ApiError error = FromError(matcher.error());
+      Result<std::shared_ptr<GrammarState>> grammar =
+          backend.CompileGrammar(params.grammar->kind, params.grammar->source, request.stop_ids);
+      if (!grammar.ok()) {
+        ApiError error = FromError(grammar.error());
         error.param = params.grammar->param;
         return error;
       }
-      choice.grammar = std::make_shared<GrammarState>(std::move(*matcher), request.stop_ids);
+      choice.grammar = std::move(*grammar);
       GrammarState::Attach(choice.grammar, request);
     }
     plan.choices.push_back(std::move(choice));
@@ -171,7 +171,8 @@ std::optional<ApiError> TokenizeChat(const Backend& backend, const ChatPrompt& p
 }
 
 std::optional<ApiError> PrepareChat(const Backend& backend, const PrepareOptions& options,
-                                    IdSource& ids, ChatRequest request, GenerationPlan& plan) {
+                                    IdSource& ids, const ChatRequest& request,
+                                    GenerationPlan& plan) {
   const GenerationParams& params = request.params;
   if (auto error = CheckIds(backend, params)) return error;
   std::vector<int32_t> prompt_ids;
@@ -181,7 +182,7 @@ std::optional<ApiError> PrepareChat(const Backend& backend, const PrepareOptions
   plan.include_usage = params.include_usage;
   plan.format =
       MakeChatFormat(MakeContext(backend, options, "chatcmpl-" + ids.NextId(), params, base));
-  return AddChoices(backend, options, params, "messages", std::move(prompt_ids), base, plan);
+  return AddChoices(backend, options, params, "messages", prompt_ids, base, plan);
 }
 
 std::optional<ApiError> PrepareCompletion(const Backend& backend, const PrepareOptions& options,
@@ -214,8 +215,7 @@ std::optional<ApiError> PrepareCompletion(const Backend& backend, const PrepareO
     }
     choice.echo_logprobs = request.echo && params.num_logprobs >= 0;
     choice.options.request.prompt_logprobs = choice.echo_logprobs;
-    if (auto error =
-            AddChoices(backend, options, params, "prompt", std::move(prompt_ids), choice, plan)) {
+    if (auto error = AddChoices(backend, options, params, "prompt", prompt_ids, choice, plan)) {
       return error;
     }
   }

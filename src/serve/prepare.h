@@ -44,7 +44,8 @@ struct PrepareOptions {
 /// Each fills `plan`, or returns why the request cannot run. Errors: 400, among them
 /// context_length_exceeded with both lengths.
 std::optional<ApiError> PrepareChat(const Backend& backend, const PrepareOptions& options,
-                                    IdSource& ids, ChatRequest request, GenerationPlan& plan);
+                                    IdSource& ids, const ChatRequest& request,
+                                    GenerationPlan& plan);
 std::optional<ApiError> PrepareCompletion(const Backend& backend, const PrepareOptions& options,
                                           IdSource& ids, CompletionRequest request,
                                           GenerationPlan& plan);

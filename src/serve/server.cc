@@ -89,7 +89,7 @@ class Server::Impl {
     if (!match.open && !keys_.Allow(request.headers)) return exchange->Send(Unauthorized());
     if (match.endpoint == Endpoint::kNone) return exchange->Send(NoRouteResponse(request, match));
     if (const auto handler = WorkerHandler(match.endpoint)) {
-      return Queue(handler, std::move(request), std::move(exchange), arrival_us);
+      return Queue(handler, std::move(request), exchange, arrival_us);
     }
     exchange->Send(Inform(match));
   }
@@ -132,7 +132,7 @@ class Server::Impl {
     }
   }
 
-  void Queue(Handler handler, net::Request request, std::shared_ptr<Exchange> exchange,
+  void Queue(Handler handler, net::Request request, const std::shared_ptr<Exchange>& exchange,
              TimeUs arrival_us) {
     if (const std::optional<ApiError> refusal = state_.Refusal())
       return exchange->SendError(*refusal);

@@ -29,7 +29,7 @@ std::vector<engine::Event> SayHello(const engine::Request& request) {
 /// early.
 class Call {
  public:
-  Call(TestServer& server, std::string target, std::string body)
+  Call(TestServer& server, const std::string& target, const std::string& body)
       : client_(server.ClientOptions()), result_(std::async(std::launch::async, [=, this] {
           net::ClientRequest request;
           request.method = "POST";
@@ -339,6 +339,7 @@ TEST(ServerQueue, ConcurrentRequests_AllGetTheirOwnAnswer) {
     return Say(request, std::string(1, static_cast<char>(request.prompt_ids.back())));
   });
   std::vector<std::future<bool>> calls;
+  calls.reserve(16);
   for (int i = 0; i < 16; ++i) {
     calls.push_back(std::async(std::launch::async, [&server, i] {
       net::HttpClient client(server.ClientOptions());

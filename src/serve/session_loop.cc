@@ -74,6 +74,7 @@ void SessionLoop::ApplyAbort() {
   }
   if (!abort) return;
   std::vector<SessionId> ids;
+  ids.reserve(sessions_.size());
   for (const auto& [id, session] : sessions_) ids.push_back(id);
   for (const SessionId id : ids) {
     sessions_[id]->Abort(*abort);

@@ -146,6 +146,21 @@ TEST(Grammar, MaskLengths_AreCheckedAndPadded) {
   EXPECT_FALSE(matcher.ComputeMask({}).ok());
 }
 
+TEST(Grammar, VocabularyOfWholeWords_NeedsNoMoreThanItsWords) {
+  // 264 tokens and 24 more: nine words, no bit to spare.
+  json::object json = ByteLevelTokenizerJson();
+  for (int id = 264; id < 288; ++id) {
+    json["added_tokens"].as_array().push_back(
+        AddedToken(id, "<|more" + std::to_string(id) + "|>", true));
+  }
+  const auto tokenizer = Load(json, R"({"eos_token": "<|end|>"})");
+  ASSERT_EQ(tokenizer->vocab_size(), 288);
+  const GrammarCompiler compiler = Compiler(*tokenizer);
+  EXPECT_EQ(compiler.mask_words(), 9u);
+  GrammarMatcher matcher = Matcher(compiler, GrammarKind::kRegex, "a");
+  EXPECT_THAT(Allowed(compiler, matcher), ::testing::ElementsAre('a'));
+}
+
 TEST(Grammar, BadGrammars_AreRefused) {
   const auto tokenizer = Vocabulary();
   const GrammarCompiler compiler = Compiler(*tokenizer);

@@ -113,7 +113,8 @@ def test_sixteen_at_once(client, model_name):
 def test_chat_logprobs(client, model_name):
     answer = chat(client, model_name, logprobs=True, top_logprobs=3, max_tokens=6)
     entries = answer.choices[0].logprobs.content
-    assert b"".join(bytes(entry.bytes) for entry in entries).decode().strip() == answer.choices[0].message.content.strip()
+    spelled = b"".join(bytes(entry.bytes) for entry in entries).decode()
+    assert spelled.strip() == answer.choices[0].message.content.strip()
     for entry in entries:
         assert entry.logprob <= 0 and len(entry.top_logprobs) == 3
         values = [top.logprob for top in entry.top_logprobs]
@@ -174,10 +175,11 @@ def test_logit_bias_forbids_and_forces(client, model_name, server):
 
 
 def test_json_schema_holds(client, model_name):
-    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
-              "required": ["name", "age"], "additionalProperties": False}
-    answer = chat(client, model_name, messages=[{"role": "user", "content": "A person as JSON, please."}], max_tokens=120,
-                  response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema}})
+    properties = {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}}
+    schema = {"type": "object", "properties": properties, "required": ["name", "age"], "additionalProperties": False}
+    response_format = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    answer = chat(client, model_name, messages=[{"role": "user", "content": "A person as JSON, please."}],
+                  max_tokens=120, response_format=response_format)
     assert answer.choices[0].finish_reason == "stop"
     person = json.loads(answer.choices[0].message.content)
     assert set(person) == {"name", "age"} and isinstance(person["age"], int)

@@ -96,7 +96,7 @@ def test_overload_is_429_and_passes(start_server):
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(ask, range(16)))
     assert outcomes.count("refused") >= 1
-    assert outcomes.count("served") >= 4
+    assert outcomes.count("served") >= 2
     assert ask(0) == "served"
 
 
@@ -192,8 +192,9 @@ def test_connection_is_kept(server):
     connection.connect()
     port = connection.sock.getsockname()[1]
     body = json.dumps({"prompt": "Hi", "max_tokens": 1})
-    for method, path, payload in (("GET", "/health", None), ("POST", "/v1/completions", body), ("GET", "/nothing", None),
-                                  ("POST", "/v1/completions", "{"), ("POST", "/v1/completions", body)):
+    for method, path, payload in (("GET", "/health", None), ("POST", "/v1/completions", body),
+                                  ("GET", "/nothing", None), ("POST", "/v1/completions", "{"),
+                                  ("POST", "/v1/completions", body)):
         connection.request(method, path, payload, {"Content-Type": "application/json"})
         connection.getresponse().read()
         assert connection.sock is not None and connection.sock.getsockname()[1] == port

@@ -90,9 +90,9 @@ class QuantisedCheckpoint final : public checkpoint::Checkpoint {
 }  // namespace
 
 std::vector<std::string> Variants() {
-  return {"llama/llama3_rope_untied", "llama/smollm2_tied_f32",         "qwen3/dense",
-          "qwen3_moe/norm_topk",      "qwen3_moe/sparse_step2_no_norm", "mixtral/base",
-          "mixtral/sliding_window"};
+  return {"llama/attention_bias", "llama/llama3_rope_untied", "llama/smollm2_tied_f32",
+          "qwen3/dense",          "qwen3_moe/norm_topk",      "qwen3_moe/sparse_step2_no_norm",
+          "mixtral/base",         "mixtral/sliding_window"};
 }
 
 Variant::Variant(const std::string& name) : name_(name) {

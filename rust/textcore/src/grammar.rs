@@ -92,7 +92,9 @@ impl GrammarMatcher {
             .matcher
             .compute_mask_or_eos()
             .map_err(|e| Failure::new(Code::ResourceExhausted, format!("{e:#}")))?;
+        // llguidance keeps one bit more than the vocabulary has tokens: a word more when that is whole words.
         let words = mask.as_slice();
+        let words = &words[..words.len().min(self.vocab_size.div_ceil(32))];
         if out.len() < words.len() {
             return Err(Failure::new(
                 Code::InvalidArgument,

@@ -93,8 +93,9 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
   }
 }
 
-/// state rows [first, first + R) += Σ e[p] v[p] over p in [begin, end), ascending.
-template <typename V, KvType T, int R>
+/// state rows [first, first + R) += Σ e[p] v[p] over p in [begin, end), ascending. With kFetch, the
+/// K of the next split is on its way into the cache meanwhile.
+template <typename V, KvType T, int R, bool kFetch>
 void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const float* scores,
                   float* const* state) {
   using F = typename V::F;
@@ -107,7 +108,14 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     });
     int64_t index = static_cast<int64_t>(p % args.block_size) * args.head_dim + d;
     const float* e = scores + (p - split);
+    // A position's K takes as many bytes as its V, so the same indices cover the next split's K.
+    const int32_t next = p + kAttentionSplit;
+    const bool fetch = kFetch && next < args.fetch_end;
+    const char* next_k =
+        ElementAt<T>(PageAt(args, fetch ? next : p) + args.k_offset,
+                     static_cast<int64_t>(next % args.block_size) * args.head_dim + d);
     for (int32_t i = 0; i < count; ++i, index += args.head_dim, ++e) {
+      if (fetch) _mm_prefetch(next_k + i * args.head_dim * (kFetchBytes<T> / 16), _MM_HINT_T1);
       F v[kCount];
       Unroll<kCount>([&](int c) HALFMOON_INLINE { v[c] = LoadKv<V, T>(values, index + 16 * c); });
       Unroll<R>([&](int r) HALFMOON_INLINE {
@@ -183,14 +191,14 @@ void AttendRows(const AttendArgs& args, int32_t first_row) {
   const bool shared = all_begin < all_end;
   for (int r = 0; r < R; ++r) {
     const int32_t end = shared ? all_begin : block.end[r];
-    AttendValues<V, T, 1>(args, block.begin[r], end, block.scores + r * kAttentionSplit,
-                          block.state + r);
+    AttendValues<V, T, 1, false>(args, block.begin[r], end, block.scores + r * kAttentionSplit,
+                                 block.state + r);
   }
   if (!shared) return;
-  AttendValues<V, T, R>(args, all_begin, all_end, block.scores, block.state);
+  AttendValues<V, T, R, kFetch>(args, all_begin, all_end, block.scores, block.state);
   for (int r = 0; r < R; ++r) {
-    AttendValues<V, T, 1>(args, all_end, block.end[r], block.scores + r * kAttentionSplit,
-                          block.state + r);
+    AttendValues<V, T, 1, false>(args, all_end, block.end[r], block.scores + r * kAttentionSplit,
+                                 block.state + r);
   }
 }
 

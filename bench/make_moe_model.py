@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a GGUF file with random weights in the layer shape of Qwen3-30B-A3B, for measuring speed without a download.
+
+    python bench/make_moe_model.py --out moe.gguf [--layers 8] [--type q4_0|q4_1|q8_0] [--seed 1]
+
+Hidden 2048, 32 heads and 4 KV heads of 128, 128 experts of 768 of which 8 are used, vocabulary 49152. Quantised blocks
+are random bytes under scales that keep each product near the size of its input, so activations stay finite however many
+layers there are; norms are ones; the router is float32 noise, so experts are chosen about evenly. With a 4-bit type the
+output matrix is Q6_K, as in published files. One tensor at a time is in memory. Needs gguf and numpy: requirements.txt.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+
+HIDDEN = 2048
+HEADS = 32
+KV_HEADS = 4
+HEAD_DIM = 128
+EXPERTS = 128
+EXPERTS_USED = 8
+EXPERT_FFN = 768
+VOCABULARY = 49152
+CONTEXT = 32768
+CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+FILE_TYPES = {
+    Type.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
+    Type.Q4_1: gguf.LlamaFileType.MOSTLY_Q4_1,
+    Type.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0,
+}
+
+
+def halves(rng, count, size):
+    """`count` float16 of about `size` and either sign, as bytes [count, 2]: block scales of a matrix around zero."""
+    values = size * rng.uniform(0.75, 1.25, count) * rng.choice([-1.0, 1.0], count)
+    return values.astype("<f2").view(np.uint8).reshape(count, 2)
+
+
+def random_blocks(rng, kind, count, deviation):
+    """`count` blocks whose weights have about the given standard deviation, as bytes [count, bytes of one block]."""
+    block = np.empty((count, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
+    if kind == Type.Q4_0:  # scale, 16 bytes; (0..15) - 8 deviates by 4.6
+        block[:, :2] = halves(rng, count, deviation / 4.6)
+        block[:, 2:] = rng.integers(0, 256, (count, 16), np.uint8)
+    elif kind == Type.Q4_1:  # scale, minimum, 16 bytes
+        block[:, :2] = halves(rng, count, deviation / 4.6)
+        scale = block[:, :2].copy().view("<f2")
+        block[:, 2:4] = (scale * np.float16(-7.5)).view(np.uint8)
+        block[:, 4:] = rng.integers(0, 256, (count, 16), np.uint8)
+    elif kind == Type.Q8_0:  # scale, 32 bytes; encoders never write -128, and kernels may rely on it
+        block[:, :2] = halves(rng, count, deviation / 73.3)
+        block[:, 2:] = rng.integers(-127, 128, (count, 32), np.int8).view(np.uint8)
+    elif kind == Type.Q6_K:  # 192 bytes, 16 scales of int8, scale; (0..63) - 32 deviates by 18.5
+        block[:, :192] = rng.integers(0, 256, (count, 192), np.uint8)
+        block[:, 192:208] = rng.integers(48, 128, (count, 16), np.int8).view(np.uint8)
+        block[:, 208:] = halves(rng, count, deviation / (18.5 * 90.0))
+    else:
+        raise ValueError(f"no random blocks of {kind.name}")
+    return block
+
+
+class Tensor:
+    """A tensor that is made when it is written. `shape` is outermost first; `kind` is F32 or a quantised type."""
+
+    def __init__(self, name, shape, kind, fill=None):
+        self.name = name
+        self.shape = shape
+        self.kind = kind
+        self.fill = fill
+
+    def byte_shape(self):
+        values, size = gguf.GGML_QUANT_SIZES[self.kind]
+        return (*self.shape[:-1], self.shape[-1] // values * size)
+
+    def make(self, rng):
+        deviation = 1.0 / np.sqrt(self.shape[-1])  # A product of such rows with a unit vector has unit size.
+        if self.fill is not None:
+            return np.full(self.shape, self.fill, np.float32)
+        if self.kind == Type.F32:
+            return (rng.standard_normal(self.shape) * deviation).astype(np.float32)
+        count = int(np.prod(self.shape)) // gguf.GGML_QUANT_SIZES[self.kind][0]
+        return random_blocks(rng, self.kind, count, deviation).reshape(self.byte_shape())
+
+
+def tensors(layers, kind):
+    def norm(name, width):
+        return Tensor(name, (width,), Type.F32, fill=1.0)
+
+    yield Tensor("token_embd.weight", (VOCABULARY, HIDDEN), kind)
+    yield norm("output_norm.weight", HIDDEN)
+    yield Tensor("output.weight", (VOCABULARY, HIDDEN), kind if kind == Type.Q8_0 else Type.Q6_K)
+    for layer in range(layers):
+        at = f"blk.{layer}."
+        yield norm(at + "attn_norm.weight", HIDDEN)
+        yield Tensor(at + "attn_q.weight", (HEADS * HEAD_DIM, HIDDEN), kind)
+        yield Tensor(at + "attn_k.weight", (KV_HEADS * HEAD_DIM, HIDDEN), kind)
+        yield Tensor(at + "attn_v.weight", (KV_HEADS * HEAD_DIM, HIDDEN), kind)
+        yield norm(at + "attn_q_norm.weight", HEAD_DIM)
+        yield norm(at + "attn_k_norm.weight", HEAD_DIM)
+        yield Tensor(at + "attn_output.weight", (HIDDEN, HEADS * HEAD_DIM), kind)
+        yield norm(at + "ffn_norm.weight", HIDDEN)
+        yield Tensor(at + "ffn_gate_inp.weight", (EXPERTS, HIDDEN), Type.F32)
+        yield Tensor(at + "ffn_gate_exps.weight", (EXPERTS, EXPERT_FFN, HIDDEN), kind)
+        yield Tensor(at + "ffn_up_exps.weight", (EXPERTS, EXPERT_FFN, HIDDEN), kind)
+        yield Tensor(at + "ffn_down_exps.weight", (EXPERTS, HIDDEN, EXPERT_FFN), kind)
+
+
+def byte_characters():
+    """The 256 characters that stand for bytes in byte-level vocabularies: printable ones for themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return [table[byte] for byte in range(256)]
+
+
+def add_vocabulary(writer):
+    """256 bytes, merges of two bytes each, and control tokens at the end: 49152 in all, each reachable."""
+    characters = byte_characters()
+    count = VOCABULARY - len(characters) - len(CONTROL_TOKENS)
+    pairs = [(characters[i // 256], characters[i % 256]) for i in range(count)]
+    tokens = characters + [left + right for left, right in pairs] + CONTROL_TOKENS
+    normal = VOCABULARY - len(CONTROL_TOKENS)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * normal + [gguf.TokenType.CONTROL] * len(CONTROL_TOKENS))
+    writer.add_token_merges([f"{left} {right}" for left, right in pairs])
+    writer.add_eos_token_id(VOCABULARY - 1)
+    writer.add_pad_token_id(normal)
+    writer.add_add_bos_token(False)
+
+
+def add_metadata(writer, layers, kind):
+    writer.add_name(f"random Qwen3-MoE shape, {layers} layers, {kind.name}")
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_block_count(layers)
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(EXPERT_FFN * EXPERTS_USED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_key_length(HEAD_DIM)
+    writer.add_value_length(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(1e6)
+    writer.add_expert_count(EXPERTS)
+    writer.add_expert_used_count(EXPERTS_USED)
+    writer.add_expert_feed_forward_length(EXPERT_FFN)
+    writer.add_vocab_size(VOCABULARY)
+
+
+def write(path, layers, kind, seed):
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    add_metadata(writer, layers, kind)
+    add_vocabulary(writer)
+    wanted = list(tensors(layers, kind))
+    for tensor in wanted:
+        if tensor.kind == Type.F32:
+            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), 4 * int(np.prod(tensor.shape)))
+        else:
+            shape = tensor.byte_shape()
+            writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=tensor.kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    rng = np.random.default_rng(seed)
+    began = shown = time.monotonic()
+    for index, tensor in enumerate(wanted):
+        writer.write_tensor_data(tensor.make(rng))
+        if time.monotonic() - shown > 2:
+            shown = time.monotonic()
+            print(f"[{shown - began:.0f} s] {index + 1} of {len(wanted)} tensors", file=sys.stderr)
+    writer.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--type", choices=[kind.name.lower() for kind in FILE_TYPES], default="q4_0")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if options.layers < 1:
+        parser.error("--layers has to be at least 1")
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when whole, so that an interrupted run leaves no half file under the name.
+        partial = options.out.with_name(options.out.name + ".partial")
+        write(partial, options.layers, Type[options.type.upper()], options.seed)
+        os.replace(partial, options.out)
+    except OSError as error:
+        print(f"error: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: {options.out.stat().st_size / 1e9:.2f} GB", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
