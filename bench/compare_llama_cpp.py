@@ -277,7 +277,7 @@ def parse_arguments():
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("-p", "--prefill", type=int, default=512, help="tokens of the prompt")
     parser.add_argument("--decode-batch", default="1,16", help="sequences decoded together")
-    parser.add_argument("-n", "--decode", type=int, default=64, help="tokens decoded per sequence")
+    parser.add_argument("-n", "--decode", type=int, default=32, help="tokens decoded per sequence")
     parser.add_argument("-r", "--repeats", type=int, default=3, help="counted runs in one process; their median counts")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each side, taking turns")
     parser.add_argument("--start-rounds", type=int, default=15, help="starts of each side, taking turns")

@@ -17,6 +17,9 @@ namespace {
 // a scheduler tick.
 constexpr int kSpinIterations = 2000;
 
+constexpr uint64_t kIndexMask = 0xffffffff;
+constexpr uint32_t kClosed = 0xffffffff;
+
 inline void CpuRelax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -38,30 +41,33 @@ ThreadPool::ThreadPool(int num_threads) {
 ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(mutex_);
-    stopping_ = true;
-    generation_.fetch_add(1);
+    stopping_.store(true);
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::Run(size_t count, Function function, const void* context) {
-  function_ = function;
-  context_ = context;
-  count_ = count;
-  next_index_.store(0, std::memory_order_relaxed);
-  busy_workers_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1);  // Publishes the job.
+  HM_CHECK(count < kClosed);
+  const uint64_t job = ((state_.load(std::memory_order_relaxed) >> 32) + 1) << 32;
+  // Whoever sees one of the stores below has seen this one too, and cannot claim an index of the
+  // old job.
+  state_.store(job | kClosed);
+  function_.store(function, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+  count_.store(static_cast<uint32_t>(count), std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  state_.store(job);  // Opens the job.
   if (sleepers_.load() > 0) {
-    // Taking the mutex orders this wake-up after the sleeper's check of generation_.
+    // Taking the mutex orders this wake-up after the sleeper's look at state_.
     {
       std::lock_guard lock(mutex_);
     }
     wake_.notify_all();
   }
   Drain(0);
-  for (int spins = 0; busy_workers_.load(std::memory_order_acquire) != 0; ++spins) {
-    // A worker that lost its core must get the chance to run.
+  for (int spins = 0; done_.load(std::memory_order_acquire) != count; ++spins) {
+    // A worker that lost its core in the middle of an index must get the chance to run.
     if (spins > kSpinIterations) {
       std::this_thread::yield();
     } else {
@@ -70,33 +76,42 @@ void ThreadPool::Run(size_t count, Function function, const void* context) {
   }
 }
 
-void ThreadPool::Drain(int thread) {
+bool ThreadPool::Drain(int thread) {
+  bool any = false;
+  uint64_t state = state_.load();
   for (;;) {
-    const size_t index = next_index_.fetch_add(1, std::memory_order_relaxed);
-    if (index >= count_) return;
-    function_(context_, index, thread);
+    const auto index = static_cast<uint32_t>(state & kIndexMask);
+    const Function function = function_.load(std::memory_order_acquire);
+    const void* context = context_.load(std::memory_order_acquire);
+    if (index >= count_.load(std::memory_order_acquire)) return any;
+    // On failure `state` is the new value, and everything is read again.
+    if (!state_.compare_exchange_weak(state, state + 1)) continue;
+    function(context, index, thread);
+    done_.fetch_add(1, std::memory_order_release);
+    any = true;
+    state = state_.load();
   }
 }
 
 void ThreadPool::WorkerMain(int thread) {
-  uint32_t seen = 0;
-  for (;;) {
-    uint32_t now = generation_.load();
-    for (int spins = 0; now == seen && spins < kSpinIterations; ++spins) {
+  auto has_work = [this] {
+    return (state_.load() & kIndexMask) < count_.load(std::memory_order_acquire);
+  };
+  int idle_spins = 0;
+  while (!stopping_.load()) {
+    if (Drain(thread)) {
+      idle_spins = 0;
+      continue;
+    }
+    if (++idle_spins < kSpinIterations) {
       CpuRelax();
-      now = generation_.load();
+      continue;
     }
-    if (now == seen) {
-      std::unique_lock lock(mutex_);
-      sleepers_.fetch_add(1);
-      wake_.wait(lock, [&] { return generation_.load() != seen; });
-      sleepers_.fetch_sub(1);
-      now = generation_.load();
-    }
-    seen = now;
-    if (stopping_.load()) return;
-    Drain(thread);
-    busy_workers_.fetch_sub(1, std::memory_order_release);
+    std::unique_lock lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return stopping_.load() || has_work(); });
+    sleepers_.fetch_sub(1);
+    idle_spins = 0;
   }
 }
 

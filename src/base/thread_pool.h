@@ -53,18 +53,24 @@ class ThreadPool {
 
   void Run(size_t count, Function function, const void* context);
   void WorkerMain(int thread);
-  void Drain(int thread);
+  /// Takes indices of the current job until there are none; false where there was none to begin
+  /// with.
+  bool Drain(int thread);
 
   std::vector<std::thread> workers_;
 
-  // The job, written by Run before `generation_` is raised and read by workers after they see it.
-  Function function_ = nullptr;
-  const void* context_ = nullptr;
-  size_t count_ = 0;
+  // The job. Written only while state_ is closed; a claim of an index succeeds only if state_ has
+  // not changed since before these were read, so a worker that comes late sees either this job
+  // whole or nothing.
+  std::atomic<Function> function_{nullptr};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<uint32_t> count_{0};
 
-  alignas(64) std::atomic<size_t> next_index_{0};
-  alignas(64) std::atomic<int> busy_workers_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
+  // High half: number of the job. Low half: next index to hand out, or kClosed.
+  alignas(64) std::atomic<uint64_t> state_{0};
+  // Indices that are done. The caller waits for these, not for workers: one that the system never
+  // woke holds up nobody.
+  alignas(64) std::atomic<uint32_t> done_{0};
   std::atomic<int> sleepers_{0};
   std::mutex mutex_;
   std::condition_variable wake_;
