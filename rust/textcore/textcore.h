@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C interface of rust/textcore: tokenizers, chat templates and grammars. src/text is its only user.
+// The C interface of rust/textcore: tokenizers, chat templates and grammars. src/text is its only
+// user.
 //
-// Conventions. A function that can fail returns a textcore_status and, unless that is TEXTCORE_OK, writes a message
-// for a person to *error (textcore_bytes_free it; error may be null). Outputs are written on success only. Panics
-// arrive as TEXTCORE_INTERNAL; nothing unwinds across this boundary. Views are read during the call only. Objects
-// are immutable and may be used from several threads at once, matchers from one at a time. There is no global state.
+// Conventions. A function that can fail returns a textcore_status and, unless that is TEXTCORE_OK,
+// writes a message for a person to *error (textcore_bytes_free it; error may be null). Outputs are
+// written on success only. Panics arrive as TEXTCORE_INTERNAL; nothing unwinds across this
+// boundary. Views are read during the call only. Objects are immutable and may be used from several
+// threads at once, matchers from one at a time. There is no global state.
 #ifndef HALFMOON_TEXTCORE_H_
 #define HALFMOON_TEXTCORE_H_
 
@@ -90,7 +92,8 @@ textcore_status textcore_tokenizer_from_json(textcore_view json, textcore_tokeni
                                              textcore_bytes* error);
 textcore_status textcore_tokenizer_from_gguf(const textcore_gguf_vocabulary* vocabulary,
                                              textcore_tokenizer** out, textcore_bytes* error);
-/// `ranks`: the lines of tiktoken.model; `config_json`: tokenizer_config.json with added_tokens_decoder, or empty.
+/// `ranks`: the lines of tiktoken.model; `config_json`: tokenizer_config.json with
+/// added_tokens_decoder, or empty.
 textcore_status textcore_tokenizer_from_tiktoken(textcore_view ranks, textcore_view config_json,
                                                  textcore_tokenizer** out, textcore_bytes* error);
 void textcore_tokenizer_free(textcore_tokenizer* tokenizer);

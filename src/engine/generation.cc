@@ -2,6 +2,7 @@
 #include "engine/generation.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "engine/stop_matcher.h"
@@ -12,14 +13,17 @@ namespace {
 
 class GenerationImpl final : public Generation {
  public:
-  GenerationImpl(std::unique_ptr<RequestHandle> handle, const text::Tokenizer& tokenizer,
+  GenerationImpl(std::unique_ptr<RequestHandle> handle, const text::Tokenizer* tokenizer,
                  GenerationOptions options)
       : prompt_tokens_(static_cast<int32_t>(options.request.prompt_ids.size())),
         stop_ids_(std::move(options.request.stop_ids)),
         include_stop_(options.include_stop),
         handle_(std::move(handle)),
-        decoder_(tokenizer, {.skip_special = options.skip_special}),
-        matcher_(std::move(options.stop), options.include_stop) {}
+        matcher_(std::move(options.stop), options.include_stop) {
+    if (tokenizer != nullptr) {
+      decoder_.emplace(*tokenizer, text::DecodeOptions{.skip_special = options.skip_special});
+    }
+  }
 
   std::optional<GenerationDelta> TryNext() override {
     std::optional<GenerationDelta> delta;
@@ -62,7 +66,7 @@ class GenerationImpl final : public Generation {
     } else if (auto* progress = std::get_if<ProgressEvent>(&event)) {
       delta->progress = *progress;
     } else {
-      delta->text += matcher_.Push(decoder_.Finish());
+      if (decoder_.has_value()) delta->text += matcher_.Push(decoder_->Finish());
       delta->text += matcher_.Finish();
       Finish(std::move(std::get<FinishEvent>(event)), delta);
     }
@@ -72,7 +76,9 @@ class GenerationImpl final : public Generation {
     ++completion_tokens_;
     // A stop id ends the output as a stop string does: it is no part of it unless asked for.
     const bool is_stop = std::ranges::find(stop_ids_, token.id) != stop_ids_.end();
-    if (!is_stop || include_stop_) delta->text += matcher_.Push(decoder_.Push(token.id));
+    if (decoder_.has_value() && (!is_stop || include_stop_)) {
+      delta->text += matcher_.Push(decoder_->Push(token.id));
+    }
     delta->tokens.push_back(std::move(token));
     if (matcher_.matched()) {
       // The engine knows nothing of text; for it this is a request that is no longer wanted.
@@ -90,7 +96,7 @@ class GenerationImpl final : public Generation {
   const std::vector<int32_t> stop_ids_;
   const bool include_stop_;
   const std::unique_ptr<RequestHandle> handle_;
-  text::StreamDecoder decoder_;
+  std::optional<text::StreamDecoder> decoder_;  // none without a tokenizer: ids only
   StopMatcher matcher_;
   int32_t completion_tokens_ = 0;
   int32_t cached_tokens_ = 0;
@@ -105,11 +111,15 @@ Result<std::unique_ptr<Generation>> Generation::Start(Engine* engine,
   for (const std::string& stop : options.stop) {
     if (stop.empty()) return Error(ErrorCode::kInvalidArgument, "a stop string is empty");
   }
+  if (tokenizer == nullptr && !options.stop.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "stop strings need a tokenizer, and this checkpoint has none");
+  }
   // The request goes to the engine, the rest is needed here.
   Request request = options.request;
   HM_ASSIGN(std::unique_ptr<RequestHandle> handle, engine->Submit(std::move(request)));
   return std::unique_ptr<Generation>(
-      std::make_unique<GenerationImpl>(std::move(handle), *tokenizer, std::move(options)));
+      std::make_unique<GenerationImpl>(std::move(handle), tokenizer, std::move(options)));
 }
 
 }  // namespace halfmoon::engine

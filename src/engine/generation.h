@@ -35,6 +35,9 @@ struct GenerationDelta {
 /// One running generation. Dropping it cancels. One consumer thread at a time.
 class Generation {
  public:
+  /// engine and tokenizer outlive the generation. Without a tokenizer (nullptr) the deltas carry
+  /// tokens and no text, and stop strings are kInvalidArgument. Errors: those of Engine::Submit;
+  /// kInvalidArgument for an empty stop string.
   static Result<std::unique_ptr<Generation>> Start(Engine* engine, const text::Tokenizer* tokenizer,
                                                    GenerationOptions options);
   virtual ~Generation() = default;

@@ -93,6 +93,23 @@ TEST_F(GenerationTest, Text_DecodedWithUsage) {
   EXPECT_EQ(generation->cached_tokens(), 0);
 }
 
+TEST_F(GenerationTest, NoTokenizer_IdsWithoutText) {
+  auto generation = Generation::Start(engine_.get(), nullptr, Saying({260, 111}));
+  ASSERT_TRUE(generation.ok()) << generation.error().message();
+  std::vector<int32_t> ids;
+  while (auto delta = (*generation)->Next()) {
+    EXPECT_EQ(delta->text, "");
+    for (const TokenEvent& token : delta->tokens) ids.push_back(token.id);
+  }
+  EXPECT_EQ(ids, (std::vector<int32_t>{260, 111}));
+
+  GenerationOptions options = Saying({260});
+  options.stop = {"x"};
+  auto refused = Generation::Start(engine_.get(), nullptr, std::move(options));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kInvalidArgument);
+}
+
 TEST_F(GenerationTest, CharacterOfSeveralTokens_NeverCut) {
   auto generation = Start(Saying(Bytes("a\xC3\xA9\xF0\x9F\x8C\x97z")));
   const Output output = ReadAll(generation.get());

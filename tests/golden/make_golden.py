@@ -7,8 +7,8 @@ Set up once (some GB, nothing of it is needed to run the tests):
 
 A new variant of a family is one command. The family's base config is changed field by field (--set), or replaced
 (--config FILE):
-  .venv/bin/python tests/golden/make_golden.py --family llama --variant attention_bias \\
-      --set attention_bias=true --set num_key_value_heads=1 --out tests/golden/llama/attention_bias
+  .venv/bin/python tests/golden/make_golden.py --family llama --variant linear_rope \\
+      --set 'rope_scaling={"rope_type": "linear", "factor": 2.5}' --out tests/golden/llama/linear_rope
 Then name the variant in Variants() of tests/golden/golden_data.cc; every golden test runs on it from there on.
 
 A new family is one entry of FAMILIES: a config in the published spelling and a kind of tokenizer. Tensor names and

@@ -11,6 +11,13 @@ namespace halfmoon::model {
 Result<ModelDescription> DescribeQwen3Moe(const json::object& config) {
   HM_ASSIGN(ModelDescription model, DescribeQwen3(config));
   model.family = "qwen3_moe";
+  // Unlike qwen3, the window holds for every layer once it is switched on: the reference does not
+  // look at max_window_layers here.
+  HM_ASSIGN(const bool use_window, ReadBoolOr(config, "use_sliding_window", false));
+  if (use_window) {
+    HM_ASSIGN(const int64_t window, ReadIntOr(config, "sliding_window", 1, INT32_MAX, 0));
+    for (LayerDescription& layer : model.layers) layer.sliding_window = static_cast<int>(window);
+  }
   HM_ASSIGN(const int64_t num_experts, ReadInt(config, "num_experts", 0, 65536));
   if (num_experts == 0) return model;
   model.moe.num_experts = static_cast<int>(num_experts);
