@@ -68,6 +68,8 @@ def main() -> int:
         command = list(flags[folder])
         if "immintrin.h" in header.read_text(encoding="utf-8"):
             command += ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"]
+        # Headers of test helpers see what test programs are built with.
+        command += [f'-DHALFMOON_GOLDEN_DIR="{root}/tests/golden"', f'-DHALFMOON_SOURCE_DIR="{root}"']
         # A header has no use of its own for its constants and static functions.
         command += ["-Wno-unused", "-fsyntax-only", "-x", "c++", "-"]
         digest = hashlib.sha256(" ".join(command).encode())
