@@ -42,7 +42,7 @@ function(halfmoon_gtest name program)
   add_test(NAME ${name} COMMAND ${program} --gtest_brief=1 --gtest_filter=-*Slow*)
   add_test(NAME ${name}_slow COMMAND ${program} --gtest_brief=1 --gtest_filter=*Slow*)
   foreach(test ${name} ${name}_slow)
-    set_tests_properties(${test} PROPERTIES TIMEOUT 600
+    set_tests_properties(${test} PROPERTIES TIMEOUT 1200
       ENVIRONMENT "GTEST_OUTPUT=xml:${CMAKE_BINARY_DIR}/results/${test}.xml")
   endforeach()
   set_tests_properties(${name} PROPERTIES LABELS fast)

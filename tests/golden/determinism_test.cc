@@ -154,7 +154,7 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(
     Golden, Determinism,
-    testing::Combine(testing::ValuesIn(Variants()), testing::ValuesIn(kernels::AvailableIsas()),
+    testing::Combine(testing::ValuesIn(Variants()), testing::ValuesIn(TestedIsas()),
                      testing::Values(model::Activation::kF32, model::Activation::kInt8)),
     CaseName);
 

@@ -95,6 +95,14 @@ std::vector<std::string> Variants() {
           "mixtral/base",         "mixtral/sliding_window"};
 }
 
+std::vector<kernels::Isa> TestedIsas() {
+  std::vector<kernels::Isa> isas = kernels::AvailableIsas();
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  if (isas.size() > 1) isas.erase(isas.begin());
+#endif
+  return isas;
+}
+
 Variant::Variant(const std::string& name) : name_(name) {
   const std::string text = Must(ReadTextFile(folder() / "expected.json", size_t{16} << 20));
   expected_ = Must(json::ParseObject(text));

@@ -20,6 +20,10 @@ namespace halfmoon::golden {
 /// Every variant of the families that this build knows, as "family/variant".
 std::vector<std::string> Variants();
 
+/// The instruction sets that models are tested on: all of this machine. Under sanitizers without
+/// the plain kernels, which take minutes there; their own tests cover them.
+std::vector<kernels::Isa> TestedIsas();
+
 /// Rows of numbers out of expected.safetensors.
 struct Table {
   int64_t rows = 0;

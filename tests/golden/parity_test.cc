@@ -172,7 +172,7 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, Parity,
                          testing::Combine(testing::ValuesIn(Variants()),
-                                          testing::ValuesIn(kernels::AvailableIsas())),
+                                          testing::ValuesIn(TestedIsas())),
                          CaseName);
 
 }  // namespace
