@@ -74,6 +74,7 @@ Measurement MeasureDecode(model::Model* model, int batch, int tokens, int repeat
   const std::vector<int32_t> ids =
       RandomIds(static_cast<size_t>(batch) * static_cast<size_t>(tokens), model->vocab_size());
   std::vector<model::ContiguousKv> kv;
+  kv.reserve(static_cast<size_t>(batch));
   for (int i = 0; i < batch; ++i) kv.emplace_back(model->kv_layout(), tokens);
   std::vector<model::SequenceChunk> chunks(static_cast<size_t>(batch));
   return Measure("decode x" + std::to_string(batch), batch * tokens, repeats, [&] {

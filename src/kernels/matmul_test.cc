@@ -201,6 +201,7 @@ TEST(MatMul, ManyJobsTogether_SameBitsAsAlone) {
   constexpr int64_t kCols = 96;
   const std::vector<float> x = RandomFloats(40 * kCols, 11);
   std::vector<TestMatrix> weights;
+  weights.reserve(5);
   for (uint32_t i = 0; i < 5; ++i) weights.emplace_back(DType::kQ4_0, 16 + 24 * i, kCols, 12 + i);
   for (const Isa isa : AvailableIsas()) {
     ThreadPool pool(3);

@@ -76,6 +76,7 @@ TEST_P(Determinism, Logits_InBatchOf16_SameBits) {
     sequences.push_back(std::move(ids));
   }
   std::vector<model::ContiguousKv> kv;
+  kv.reserve(sequences.size());
   for (const auto& ids : sequences) {
     kv.emplace_back(model->kv_layout(), static_cast<int64_t>(ids.size()));
   }
