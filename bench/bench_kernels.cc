@@ -110,23 +110,25 @@ class Bench {
     std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
     std::vector<AttentionSequence> batch;
     const int64_t kv_row = layout.num_kv_heads * layout.head_dim;
-    const std::vector<float> kv = Random(static_cast<size_t>(depth * kv_row));
+    std::vector<float> kv = Random(static_cast<size_t>(depth * kv_row));
     for (int s = 0; s < sequences; ++s) {
       std::vector<int32_t>& table = tables[static_cast<size_t>(s)];
       for (int32_t p = 0; p < pages; ++p) table.push_back(s * pages + p);
       const PagedKv paged{memory.data(), table};
       const AttentionSequence all{0, depth, 0, paged};
-      WriteKv(stream_, layout, 0, {&all, 1}, kv.data(), kv.data(), kv_row);
+      const Rows kv_rows{kv.data(), all.count, kv_row};
+      WriteKv(stream_, layout, 0, {&all, 1}, kv_rows, kv_rows);
       batch.push_back({int64_t{s} * tokens, tokens, depth - tokens, paged});
     }
     const int64_t row = shape.num_heads * shape.head_dim;
     const int64_t rows = int64_t{tokens} * sequences;
-    const std::vector<float> q = Random(static_cast<size_t>(rows * row));
+    std::vector<float> q = Random(static_cast<size_t>(rows * row));
     std::vector<float> out(q.size());
     std::vector<float> scratch(
         AttentionScratchFloats(layout, shape, rows, depth, options_.threads));
     const Timing timing = Measure(options_.seconds, [&] {
-      Attention(stream_, layout, 0, shape, batch, q.data(), row, out.data(), row, scratch);
+      Attention(stream_, layout, 0, shape, batch, {q.data(), rows, row}, {out.data(), rows, row},
+                scratch);
     });
     if (tokens == 1) {
       const double bytes =

@@ -151,9 +151,12 @@ Status MoE::Forward(std::span<const float> x, std::span<float> y) {
 
   std::vector<int32_t> chosen(rows * k);
   std::vector<float> weights(rows * k);
+  std::vector<float> choice(experts);
+  // The weights of all experts sum to 1 as they are.
+  const model::MoeDescription routing{
+      .num_experts = m.num_experts, .top_k = m.top_k, .normalise_weights = k < experts};
   for (size_t i = 0; i < rows; ++i) {
-    // All of them sum to 1 as they are.
-    model::ChooseExperts({gate_values.data() + i * experts, experts}, k < experts,
+    model::ChooseExperts(routing, {gate_values.data() + i * experts, experts}, {}, choice,
                          {chosen.data() + i * k, k}, {weights.data() + i * k, k});
   }
   model::ExpertGroups groups(chosen.size(), m.num_experts);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over paged KV, grouped-query form, and the write of new K and V into pages.
+// Causal attention over paged KV, and the write of new KV into pages: grouped-query attention, and
+// multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in absorbed form, where every head
+// attends over the same latent rows, whose leading values are also the attended values.
 //
 // Arithmetic, the same for every ISA and independent of batch, chunk and threads: the positions
 // that a query sees are cut at absolute multiples of kAttentionSplit. Within a split: score[p] =
@@ -15,6 +17,7 @@
 #include <span>
 
 #include "kernels/paged_kv.h"
+#include "kernels/rowwise.h"
 #include "kernels/stream.h"
 
 namespace halfmoon::kernels {
@@ -36,17 +39,32 @@ struct AttentionSequence {
   PagedKv kv;
 };
 
-/// Stores k and v [rows, G * D] f32 (row strides given) of all sequences into layer `layer` of
-/// their pages, rounding to the layout's type.
-void WriteKv(const Stream& stream, const KvLayout& layout, int layer,
-             std::span<const AttentionSequence> sequences, const float* k, const float* v,
-             int64_t stride);
+/// The keys that each query row sees, where attention is sparse (DeepSeek Sparse Attention).
+struct KeySelection {
+  const int32_t* positions = nullptr;  ///< row r: [stride] ascending, the first counts[r] used
+  const int32_t* counts = nullptr;     ///< per row, at least 1
+  int64_t stride = 0;
+};
 
-/// out[row] = attention of q[row] over positions 0 .. its own, which WriteKv has stored. q, out:
-/// [rows, N * D] f32, row strides given. scratch: at least AttentionScratchFloats(...) floats.
+/// Stores k and v [rows, G * D] of all sequences into layer `layer` of their pages (kHeads),
+/// rounding to the layout's type.
+void WriteKv(const Stream& stream, const KvLayout& layout, int layer,
+             std::span<const AttentionSequence> sequences, const Rows& k, const Rows& v);
+
+/// The same for kLatent: kv [rows, D] (latent values, then rotated key values) and, where the
+/// layout has index keys, index_keys [rows, index_dim].
+void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
+                   std::span<const AttentionSequence> sequences, const Rows& kv,
+                   const Rows& index_keys);
+
+/// out[row] = attention of q[row] over positions 0 .. its own, or over those that `selection` lists
+/// for it (kLatent only), which were stored before. q: [rows, N * D]; out: [rows, N * Dv], Dv = D
+/// for kHeads and value_dim for kLatent. Chosen positions are cut into splits by their number in
+/// the list, so a selection of all positions gives the bits of dense attention. scratch: at least
+/// AttentionScratchFloats(...) floats.
 void Attention(const Stream& stream, const KvLayout& layout, int layer, const AttentionShape& shape,
-               std::span<const AttentionSequence> sequences, const float* q, int64_t q_stride,
-               float* out, int64_t out_stride, std::span<float> scratch);
+               std::span<const AttentionSequence> sequences, const Rows& q, const Rows& out,
+               std::span<float> scratch, const KeySelection* selection = nullptr);
 
 /// Scratch that Attention needs for any batch of at most max_rows rows with contexts of at most
 /// max_context tokens on num_threads threads.

@@ -58,8 +58,8 @@ class Fixture {
   void Write(const Stream& stream, size_t i, int start, int count) {
     const AttentionSequence sequence = Sequence(i, start, count, 0);
     const int64_t stride = case_.kv_heads * case_.head_dim;
-    WriteKv(stream, layout_, 1, {&sequence, 1}, k_[i].data() + start * stride,
-            v_[i].data() + start * stride, stride);
+    WriteKv(stream, layout_, 1, {&sequence, 1}, {k_[i].data() + start * stride, count, stride},
+            {v_[i].data() + start * stride, count, stride});
   }
 
   // Attention of positions [start, start + count) of each sequence in one call; what lies after
@@ -84,8 +84,8 @@ class Fixture {
     const int max_length = *std::max_element(lengths_.begin(), lengths_.end());
     std::vector<float> scratch(
         AttentionScratchFloats(layout_, shape_, rows, whole_items ? 1 : max_length, threads));
-    Attention(stream, layout_, 1, shape_, sequences, q.data(), row_floats, out.data(), row_floats,
-              scratch);
+    Attention(stream, layout_, 1, shape_, sequences, {q.data(), rows, row_floats},
+              {out.data(), rows, row_floats}, scratch);
     std::vector<std::vector<float>> results;
     const float* next = out.data();
     for (size_t i = 0; i < lengths_.size(); ++i) {
@@ -252,7 +252,8 @@ TEST(WriteKv, EveryIsa_SameBytes) {
       ThreadPool pool(2);
       tensor::AlignedBuffer pages(4 * layout.page_bytes());
       const AttentionSequence sequence{0, 40, 9, {pages.data(), table}};
-      WriteKv(Stream(pool, isa), layout, 1, {&sequence, 1}, k.data(), v.data(), stride);
+      WriteKv(Stream(pool, isa), layout, 1, {&sequence, 1}, {k.data(), 40, stride},
+              {v.data(), 40, stride});
       std::vector<std::byte> bytes(pages.data(), pages.data() + pages.size_bytes());
       if (expected.empty()) expected = bytes;
       EXPECT_TRUE(expected == bytes) << IsaName(isa) << " " << c;

@@ -39,8 +39,9 @@ using MatMulTilesFn = void (*)(const MatMulArgs& args, int64_t tile_begin, int64
 
 /// Consecutive queries of one sequence with the heads of one KV head, over positions
 /// [begin, end) of one split (attention.h). Row i * group + h is query i, head h of the group.
-/// State row: o[D], padded to a multiple of 16, then m and l; stride AttendStateStride(D). The op
-/// overwrites it; a row that sees no position gets m = -inf, l = 0, o = 0.
+/// State row, D the value dimension: o[D], padded to a multiple of 16, then m and l; stride
+/// AttendStateStride(D). The op overwrites it; a row that sees no position gets m = -inf, l = 0,
+/// o = 0.
 struct AttendArgs {
   const std::byte* pages = nullptr;  ///< KV bytes of page 0
   size_t page_bytes = 0;
@@ -48,7 +49,8 @@ struct AttendArgs {
   size_t k_offset = 0;  ///< of this layer and KV head inside a page
   size_t v_offset = 0;
   int32_t block_size = 0;
-  int32_t head_dim = 0;
+  int32_t head_dim = 0;   ///< of q and k
+  int32_t value_dim = 0;  ///< of v, and of a state row
   KvType type = KvType::kF16;
   int32_t group = 0;         ///< query heads of the KV head
   float scale = 0.0f;        ///< of q·k
@@ -81,6 +83,57 @@ struct StoreKvArgs {
   const float* v = nullptr;
 };
 
+/// Where the latent row of one token goes, and its index key where there is one.
+struct StoreLatentArgs {
+  std::byte* row = nullptr;  ///< [head_dim] of the token's slot
+  int32_t head_dim = 0;
+  std::byte* index_keys = nullptr;  ///< start of the layer's index keys inside the page
+  int32_t slot = 0;                 ///< position % block_size
+  int32_t index_dim = 0;            ///< 0: no index key
+  KvType type = KvType::kF16;
+  const float* kv = nullptr;         ///< [head_dim]
+  const float* index_key = nullptr;  ///< [index_dim]
+};
+
+/// Latent rows of up to kAttentionSplit positions as K and V of one KV head in float32, which is
+/// what attend reads: keys [ceil(count / 16)][head_dim][16], values [count][value_stride], zero
+/// beyond value_dim.
+struct StageLatentArgs {
+  const std::byte* pages = nullptr;  ///< KV bytes of page 0
+  size_t page_bytes = 0;
+  const int32_t* page_table = nullptr;
+  size_t row_offset = 0;  ///< of this layer's rows inside a page
+  int32_t block_size = 0;
+  int32_t head_dim = 0;
+  int32_t value_dim = 0;
+  int32_t value_stride = 0;
+  KvType type = KvType::kF16;
+  const int32_t* positions = nullptr;  ///< null: first, first + 1, ..
+  int32_t first = 0;
+  int32_t count = 0;
+  float* keys = nullptr;
+  float* values = nullptr;
+};
+
+/// scores[p - begin] = Σ_h w[h] relu((q[h] · k[p]) scale) of one query (indexer.h), for positions
+/// [begin, end), begin a multiple of 16; writes whole runs of 16.
+struct IndexScoreArgs {
+  const std::byte* pages = nullptr;
+  size_t page_bytes = 0;
+  const int32_t* page_table = nullptr;
+  size_t index_offset = 0;  ///< of this layer's index keys inside a page
+  int32_t block_size = 0;
+  int32_t num_heads = 0;
+  int32_t index_dim = 0;
+  KvType type = KvType::kF16;
+  float scale = 0.0f;
+  const float* q = nullptr;  ///< [num_heads, index_dim]
+  const float* w = nullptr;  ///< [num_heads]
+  int32_t begin = 0;
+  int32_t end = 0;
+  float* scores = nullptr;
+};
+
 /// Kernels of one ISA; contracts in matmul.h, rowwise.h and attention.h.
 struct KernelTable {
   MatMulTilesFn matmul_f32[kNumWeightFormats];
@@ -91,9 +144,13 @@ struct KernelTable {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*rope_half)(float* x, int64_t r, const float* cos, const float* sin);
   void (*softmax)(const float* x, int64_t n, float* out);
+  void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*scaled_add)(float* x, const float* y, float weight, int64_t n);  ///< x = fma(weight, y, x)
   AttendFn attend;
   void (*store_kv)(const StoreKvArgs& args);
+  void (*store_latent)(const StoreLatentArgs& args);
+  void (*stage_latent)(const StageLatentArgs& args);
+  void (*index_scores)(const IndexScoreArgs& args);
   // Loops at the limit of the machine (probe.h): operations done, and a result that must not be
   // optimised away.
   int64_t (*probe_int8)(int64_t iterations, int32_t* result);

@@ -2,6 +2,7 @@
 #include "kernels/rowwise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/for_rows.h"
 #include "kernels/matmul.h"
@@ -59,6 +60,28 @@ void RopeHalf(const Stream& stream, const Rows& x, int heads, int64_t d, int64_t
 void Softmax(const Stream& stream, const Rows& x, int64_t n, const Rows& out) {
   ForRows(stream, x.count, 4 * n,
           [&](int64_t i) { stream.table().softmax(x.row(i), n, out.row(i)); });
+}
+
+void Sigmoid(const Stream& stream, const Rows& x, int64_t n, const Rows& out) {
+  ForRows(stream, x.count, 4 * n,
+          [&](int64_t i) { stream.table().sigmoid(x.row(i), n, out.row(i)); });
+}
+
+void LayerNorm(const Stream& stream, const Rows& x, const float* w, const float* b, int64_t n,
+               float eps, const Rows& out) {
+  ForRows(stream, x.count, 16 * n, [&](int64_t i) {
+    const float* from = x.row(i);
+    float* to = out.row(i);
+    double sum = 0.0;
+    for (int64_t j = 0; j < n; ++j) sum += from[j];
+    const double mean = sum / static_cast<double>(n);
+    double squares = 0.0;
+    for (int64_t j = 0; j < n; ++j) squares += (from[j] - mean) * (from[j] - mean);
+    const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(n) + double{eps});
+    for (int64_t j = 0; j < n; ++j) {
+      to[j] = static_cast<float>((from[j] - mean) * inverse * double{w[j]} + double{b[j]});
+    }
+  });
 }
 
 void CombineRows(const Stream& stream, const Rows& y, const int32_t* slot, const float* weight,

@@ -46,6 +46,15 @@ void RopeHalf(const Stream& stream, const Rows& x, int heads, int64_t d, int64_t
 /// p[i] = softmax(x[i]), n wide: Exp(x - max) / Σ.
 void Softmax(const Stream& stream, const Rows& x, int64_t n, const Rows& out);
 
+/// out[i] = 1 / (1 + Exp(-x[i])), n wide.
+void Sigmoid(const Stream& stream, const Rows& x, int64_t n, const Rows& out);
+
+/// out[i] = (x[i] - mean) / sqrt(variance + eps) ⊙ w + b, n wide, w and b [n]; mean and variance in
+/// float64 in ascending order, the rest rounded to float32 once. For narrow rows: plain code, the
+/// same for every ISA.
+void LayerNorm(const Stream& stream, const Rows& x, const float* w, const float* b, int64_t n,
+               float eps, const Rows& out);
+
 /// out[i] = Σ_j weight[i * k + j] * y[slot[i * k + j]], fma in ascending j starting from 0 for rows
 /// [0, count): the weighted sum of a token's experts. y: rows n wide.
 void CombineRows(const Stream& stream, const Rows& y, const int32_t* slot, const float* weight,

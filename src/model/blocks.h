@@ -9,18 +9,24 @@
 
 namespace halfmoon::model {
 
-/// h += Attn(rms(h)): projections, optional head norms, RoPE, KV write, causal attention, output
-/// projection.
-void AttentionBlock(const Step& step, const ModelDescription& model,
-                    const kernels::KvLayout& layout, int layer, const LayerWeights& weights);
+/// h += Attn(rms(h)), of the kind that the model has.
+void AttentionBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
+
+/// Grouped-query attention of ws.normed into ws.attended: projections, norms, RoPE, KV write,
+/// causal attention.
+void GroupedAttention(const Step& step, const ModelDescription& model, const LayerContext& layer);
+
+/// Latent attention of ws.normed into ws.attended, in absorbed form (models.md 4): queries move
+/// into the latent space, all heads attend over the cached latent rows, dense or over the keys that
+/// the indexer chose, and the attended latents come back through each head's value half.
+void LatentAttention(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
 /// h += FFN(rms(h)), dense gated FFN.
-void DenseFfnBlock(const Step& step, const ModelDescription& model, const LayerWeights& weights);
+void DenseFfnBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
-/// h += Σ over chosen experts of weight · FFN_e(rms(h)). Router logits are computed in float32
-/// always.
-void MoeBlock(const Step& step, const ModelDescription& model, int layer,
-              const LayerWeights& weights);
+/// h += Σ over chosen experts of weight · FFN_e(rms(h)), plus the shared expert. Router logits are
+/// computed in float32 always.
+void MoeBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
 /// Adds `linear`'s bias to rows of y, if it has one.
 void ApplyBias(const Step& step, const Linear& linear, const kernels::Rows& y);

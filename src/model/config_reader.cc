@@ -53,7 +53,7 @@ Result<std::vector<int32_t>> ReadEosIds(const json::object& config, int64_t voca
   return ids;
 }
 
-// YaRN's magnitude correction: 0.1 m ln F + 1 (models.md 0, YaRN).
+// YaRN's magnitude correction g(F, m) (models.md 0, YaRN).
 double YarnMagnitude(double factor, double m) {
   return factor <= 1.0 ? 1.0 : 0.1 * m * std::log(factor) + 1.0;
 }
@@ -68,6 +68,7 @@ Status ReadYarn(const json::object& parameters, RopeDescription* rope) {
   HM_ASSIGN(const auto attention_factor, json::FindDouble(parameters, "attention_factor"));
   HM_ASSIGN(const auto mscale, json::FindDouble(parameters, "mscale"));
   HM_ASSIGN(const auto mscale_all_dim, json::FindDouble(parameters, "mscale_all_dim"));
+  rope->mscale_all_dim = mscale_all_dim.value_or(0.0);
   if (attention_factor.has_value()) {
     rope->attention_factor = *attention_factor;
   } else if (mscale.value_or(0.0) != 0.0 && mscale_all_dim.value_or(0.0) != 0.0) {
@@ -99,6 +100,16 @@ Result<int64_t> ReadIntOr(const json::object& config, std::string_view key, int6
 Result<bool> ReadBoolOr(const json::object& config, std::string_view key, bool fallback) {
   HM_ASSIGN(const auto found, json::FindBool(config, key));
   return found.value_or(fallback);
+}
+
+Result<double> ReadScaleOr(const json::object& config, std::string_view key, double fallback) {
+  HM_ASSIGN(const double found, ReadPositive(config, key, fallback));
+  if (found > 1e6) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "field '" + std::string(key) + "': expected at most 1e6, found " + std::to_string(found));
+  }
+  return found;
 }
 
 Result<RopeDescription> ReadRope(const json::object& config, int head_dim) {
@@ -166,12 +177,12 @@ Result<ModelDescription> ReadCommon(const json::object& config, std::string_view
             ReadIntOr(config, "max_position_embeddings", 1, kMaxPositions, 2048));
   model.max_positions = static_cast<int>(positions);
   HM_ASSIGN(model.eos_ids, ReadEosIds(config, model.vocab_size));
-  HM_ASSIGN(const auto act, json::FindString(config, "hidden_act"));
-  if (act.has_value() && *act != "silu") {
-    return Error(ErrorCode::kUnsupported, "hidden_act '" + *act + "': only silu is known");
-  }
+  HM_TRY(ExpectString(config, "hidden_act", "silu"));
+  return model;
+}
 
-  AttentionDescription& attention = model.attention;
+Result<AttentionDescription> ReadGroupedAttention(const json::object& config, int64_t hidden_dim) {
+  AttentionDescription attention;
   HM_ASSIGN(const int64_t heads, ReadInt(config, "num_attention_heads", 1, kMaxHeads));
   HM_ASSIGN(const int64_t kv_heads, ReadIntOr(config, "num_key_value_heads", 1, kMaxHeads, heads));
   if (heads % kv_heads != 0) {
@@ -180,7 +191,7 @@ Result<ModelDescription> ReadCommon(const json::object& config, std::string_view
                                                   std::to_string(kv_heads));
   }
   HM_ASSIGN(const int64_t head_dim,
-            ReadIntOr(config, "head_dim", 2, kMaxHeadDim, model.hidden_dim / heads));
+            ReadIntOr(config, "head_dim", 2, kMaxHeadDim, hidden_dim / heads));
   if (head_dim < 2 || head_dim % 2 != 0) {
     return Error(ErrorCode::kInvalidArgument,
                  "head_dim: expected an even number, found " + std::to_string(head_dim));
@@ -192,7 +203,89 @@ Result<ModelDescription> ReadCommon(const json::object& config, std::string_view
   HM_ASSIGN(attention.qkv_bias, ReadBoolOr(config, "attention_bias", false));
   attention.output_bias = attention.qkv_bias;
   HM_ASSIGN(attention.rope, ReadRope(config, attention.head_dim));
+  return attention;
+}
+
+Result<ModelDescription> ReadCommonWithGroupedAttention(const json::object& config,
+                                                        std::string_view family) {
+  HM_ASSIGN(ModelDescription model, ReadCommon(config, family));
+  HM_ASSIGN(model.attention, ReadGroupedAttention(config, model.hidden_dim));
   return model;
+}
+
+Result<AttentionDescription> ReadLatentAttention(const json::object& config) {
+  AttentionDescription attention;
+  attention.kind = AttentionKind::kMla;
+  HM_ASSIGN(const int64_t heads, ReadInt(config, "num_attention_heads", 1, kMaxHeads));
+  HM_ASSIGN(const int64_t q_rank, ReadIntOr(config, "q_lora_rank", 0, kMaxDim, 0));
+  HM_ASSIGN(const int64_t latent_dim, ReadInt(config, "kv_lora_rank", 1, kMaxHeadDim));
+  HM_ASSIGN(const int64_t nope_dim, ReadInt(config, "qk_nope_head_dim", 1, kMaxHeadDim));
+  HM_ASSIGN(const int64_t rope_dim, ReadInt(config, "qk_rope_head_dim", 2, kMaxHeadDim));
+  HM_ASSIGN(const int64_t value_dim, ReadInt(config, "v_head_dim", 1, kMaxHeadDim));
+  attention.num_heads = static_cast<int>(heads);
+  attention.num_kv_heads = static_cast<int>(heads);
+  attention.head_dim = static_cast<int>(nope_dim + rope_dim);
+  attention.mla = {.q_rank = static_cast<int>(q_rank),
+                   .latent_dim = static_cast<int>(latent_dim),
+                   .nope_dim = static_cast<int>(nope_dim),
+                   .rope_dim = static_cast<int>(rope_dim),
+                   .value_dim = static_cast<int>(value_dim)};
+  HM_ASSIGN(attention.qkv_bias, ReadBoolOr(config, "attention_bias", false));
+  attention.output_bias = attention.qkv_bias;
+  HM_ASSIGN(const bool interleaved, ReadBoolOr(config, "rope_interleave", true));
+  if (!interleaved) {
+    return Error(ErrorCode::kUnsupported,
+                 "rope_interleave false: latent attention is known with interleaved pairs only");
+  }
+  HM_ASSIGN(attention.rope, ReadRope(config, attention.mla.rope_dim));
+  double scale = 1.0 / std::sqrt(static_cast<double>(attention.head_dim));
+  if (attention.rope.mscale_all_dim != 0.0) {
+    const double g = YarnMagnitude(attention.rope.factor, attention.rope.mscale_all_dim);
+    scale *= g * g;
+  }
+  attention.scale = static_cast<float>(scale);
+  return attention;
+}
+
+Status ReadExpertGroups(const json::object& config, MoeDescription* moe) {
+  HM_ASSIGN(const int64_t groups, ReadIntOr(config, "n_group", 1, moe->num_experts, 1));
+  HM_ASSIGN(const int64_t kept, ReadIntOr(config, "topk_group", 1, groups, groups));
+  if (moe->num_experts % groups != 0) {
+    return Error(ErrorCode::kInvalidArgument, "n_group " + std::to_string(groups) +
+                                                  " does not divide the " +
+                                                  std::to_string(moe->num_experts) + " experts");
+  }
+  const int64_t eligible = moe->num_experts / groups * kept;
+  if (moe->top_k > eligible) {
+    return Error(ErrorCode::kInvalidArgument, "num_experts_per_tok " + std::to_string(moe->top_k) +
+                                                  " is above the " + std::to_string(eligible) +
+                                                  " experts of topk_group groups");
+  }
+  moe->num_groups = static_cast<int>(groups);
+  moe->kept_groups = static_cast<int>(kept);
+  return {};
+}
+
+Status ReadDensePrefix(const json::object& config, ModelDescription* model) {
+  HM_ASSIGN(const int64_t dense,
+            ReadIntOr(config, "first_k_dense_replace", 0, model->num_layers(), 0));
+  for (int64_t i = dense; i < model->num_layers(); ++i) {
+    model->layers[static_cast<size_t>(i)].ffn = FfnKind::kMoe;
+  }
+  return {};
+}
+
+Result<int> ReadMtpLayers(const json::object& config) {
+  HM_ASSIGN(const int64_t layers, ReadIntOr(config, "num_nextn_predict_layers", 0, 1, 0));
+  return static_cast<int>(layers);
+}
+
+Status ExpectString(const json::object& config, std::string_view key, std::string_view expected) {
+  HM_ASSIGN(const auto found, json::FindString(config, key));
+  if (!found.has_value() || *found == expected) return {};
+  return Error(ErrorCode::kUnsupported, "field '" + std::string(key) + "': only '" +
+                                            std::string(expected) + "' is known, found '" + *found +
+                                            "'");
 }
 
 }  // namespace halfmoon::model

@@ -10,17 +10,12 @@ namespace {
 /// that uses the matrix.
 template <typename Visit>
 void ForEachMatrix(const ModelWeights& weights, double expert_share, const Visit& visit) {
-  auto visit_ffn = [&](const FfnWeights& ffn, double share) {
-    visit(ffn.gate.weight, share);
-    visit(ffn.up.weight, share);
-    visit(ffn.down.weight, share);
-  };
   for (const LayerWeights& layer : weights.layers) {
-    for (const Linear* linear : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.router}) {
-      visit(linear->weight, 1.0);
+    ForEachLayerMatrix(layer, [&](const kernels::PackedMatrix& matrix) { visit(matrix, 1.0); });
+    for (const FfnWeights& expert : layer.experts) {
+      ForEachFfnMatrix(expert,
+                       [&](const kernels::PackedMatrix& matrix) { visit(matrix, expert_share); });
     }
-    visit_ffn(layer.ffn, 1.0);
-    for (const FfnWeights& expert : layer.experts) visit_ffn(expert, expert_share);
   }
   visit(weights.lm_head.weight, 1.0);
 }

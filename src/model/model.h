@@ -34,7 +34,8 @@ struct LoadOptions {
   int block_size = 32;                        ///< token slots of a KV page, multiple of 16
   int max_step_tokens = 512;                  ///< most rows of one Forward
   int max_sequences = 64;                     ///< most sequences of one Forward
-  int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
+  int max_context = 0;    ///< positions a sequence may reach; 0: the model's own limit
+  bool load_mtp = false;  ///< the draft layer for multi-token prediction too, where there is one
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
 };
@@ -54,6 +55,7 @@ struct SequenceChunk {
 struct Capture {
   bool hidden = false;
   bool router = false;
+  bool indexer = false;  ///< models with sparse attention
   struct Hidden {
     std::string name;         ///< "embed", "0".., "final"
     std::vector<float> rows;  ///< [T, H]
@@ -64,8 +66,24 @@ struct Capture {
     std::vector<int32_t> indices;  ///< [T, K], ascending expert ids
     std::vector<float> weights;    ///< [T, K], final
   };
+  struct Indexer {
+    int layer = 0;
+    int64_t width = 0;           ///< positions that the longest sequence of the step has now
+    std::vector<float> scores;   ///< [T, width]; -infinity beyond a token's own position
+    std::vector<int32_t> top_k;  ///< [T, K] chosen positions, ascending, then -1
+  };
   std::vector<Hidden> hidden_rows;
   std::vector<Router> router_rows;
+  std::vector<Indexer> indexer_rows;
+};
+
+/// Consecutive rows of one sequence for the draft layer: row i combines the main model's hidden
+/// state of the token at start + i (after the final norm) with the token after it.
+struct MtpChunk {
+  std::span<const int32_t> next_ids;  ///< T >= 1: tokens at start + 1 .. start + T
+  std::span<const float> hidden;      ///< [T, H]
+  int32_t start = 0;
+  kernels::PagedKv kv;  ///< of mtp_kv_layout(); positions 0 .. start + T - 1
 };
 
 /// What one token costs in matrix products, attention and norms aside.
@@ -108,8 +126,19 @@ class Model {
   /// order. Requires the sum of chunk sizes at most max_step_tokens, ids in range, and pages that
   /// cover the chunks. A row's bits depend on its own prefix only.
   void Forward(std::span<const SequenceChunk> chunks, Capture* capture = nullptr) noexcept;
-  /// [rows, V] of the last Forward; valid until the next.
+  /// [rows, V] of the last Forward or ForwardMtp; valid until the next.
   std::span<const float> logits() const;
+  /// [rows, H] after the final norm, for the same rows.
+  std::span<const float> final_hidden() const;
+
+  /// Draft layers that were loaded: 0 or 1.
+  int num_mtp_layers() const;
+  const kernels::KvLayout& mtp_kv_layout() const;
+  /// The draft layer (models.md 0, Multi-token prediction). Row i of a chunk predicts the token at
+  /// start + i + 2; logits() and final_hidden() then hold one row a chunk, or all with `all_rows`,
+  /// the latter to be fed back for recursive drafting. Requires num_mtp_layers() > 0 and limits as
+  /// Forward.
+  void ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows = false) noexcept;
 
  private:
   struct Impl;

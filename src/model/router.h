@@ -6,13 +6,18 @@
 #include <span>
 #include <vector>
 
+#include "model/description.h"
+
 namespace halfmoon::model {
 
-/// One token's choice. `probabilities` is softmax of the gate logits over all E experts; the K
-/// largest are chosen (ties: the lower expert id), listed in ascending expert id, with their
-/// probabilities as weights, divided by their sum when `normalise` (models.md 0, Softmax routing).
-/// indices and weights hold K <= E entries.
-void ChooseExperts(std::span<const float> probabilities, bool normalise, std::span<int32_t> indices,
+/// One token's choice (models.md 0: Softmax routing, noaux_tc). `scores` are those of all E
+/// experts: softmax or sigmoid of the gate logits. The K experts with the largest score + bias are
+/// chosen (ties: the lower expert id), of the kept groups only where there are groups, and listed
+/// in ascending expert id; a group counts as the sum of its two largest. Weights are the scores
+/// without bias, divided by their sum + epsilon and scaled as `moe` says. bias: [E] or empty;
+/// choice: scratch of E floats; indices and weights hold K entries.
+void ChooseExperts(const MoeDescription& moe, std::span<const float> scores,
+                   std::span<const float> bias, std::span<float> choice, std::span<int32_t> indices,
                    std::span<float> weights);
 
 /// The (token, choice) pairs of a batch as slots grouped by expert, tokens ascending within an

@@ -44,13 +44,23 @@ Status ApplyFrequencyFactors(const checkpoint::Checkpoint& checkpoint,
   return {};
 }
 
-kernels::KvLayout LayoutFor(const ModelDescription& model, const LoadOptions& options) {
-  return {.num_layers = model.num_layers(),
-          .num_kv_heads = model.attention.num_kv_heads,
-          .head_dim = model.attention.head_dim,
-          .block_size = options.block_size,
-          .type = options.activation == Activation::kF32 ? kernels::KvType::kF32
-                                                         : kernels::KvType::kF16};
+kernels::KvLayout LayoutFor(const ModelDescription& model, const LoadOptions& options,
+                            int num_layers) {
+  const AttentionDescription& attention = model.attention;
+  kernels::KvLayout layout{.num_layers = num_layers,
+                           .num_kv_heads = attention.num_kv_heads,
+                           .head_dim = attention.head_dim,
+                           .block_size = options.block_size,
+                           .type = options.activation == Activation::kF32 ? kernels::KvType::kF32
+                                                                          : kernels::KvType::kF16};
+  if (attention.kind == AttentionKind::kMla) {
+    layout.kind = kernels::KvKind::kLatent;
+    layout.num_kv_heads = 1;
+    layout.head_dim = attention.mla.latent_dim + attention.mla.rope_dim;
+    layout.value_dim = attention.mla.latent_dim;
+    layout.index_dim = attention.indexer.num_heads > 0 ? attention.indexer.head_dim : 0;
+  }
+  return layout;
 }
 
 }  // namespace
@@ -66,16 +76,36 @@ struct Model::Impl {
         options(load_options),
         max_context(context),
         stream(*pool, load_options.isa),
-        layout(LayoutFor(description, load_options)),
+        layout(LayoutFor(description, load_options, description.num_layers())),
+        mtp_layout(LayoutFor(description, load_options, description.num_mtp_layers)),
         workspace(description, layout, load_options, context, pool->num_threads()) {
     sequences.reserve(static_cast<size_t>(options.max_sequences));
     logit_rows.reserve(static_cast<size_t>(options.max_step_tokens));
+    if (!weights.mtp.empty()) {
+      mtp_input = RowBuffer(options.max_step_tokens, 2 * description.hidden_dim);
+    }
   }
 
-  /// Token embeddings into the residual stream, and the rotation angles of each row.
-  void Embed(std::span<const SequenceChunk> chunks, int64_t num_rows);
+  /// Forgets the rows of the last step.
+  void Begin();
+  /// Notes a chunk's rows; returns the number of the first.
+  int64_t AddRows(std::span<const int32_t> ids, int32_t start, const kernels::PagedKv& kv);
+  void WantLogits(LogitsMode mode, int64_t first_row);
+  /// Token embeddings of the noted rows.
+  void Embed(const kernels::Rows& out);
+  /// The rotation angles of each row.
+  void Rotations();
+  Step MakeStep(Capture* capture) {
+    return {.stream = stream,
+            .workspace = workspace,
+            .activation = options.activation,
+            .num_rows = static_cast<int64_t>(row_ids.size()),
+            .sequences = sequences,
+            .capture = capture};
+  }
+  void RunLayer(const Step& step, const LayerContext& layer);
   /// Final norm and lm_head for the rows that want logits.
-  void Head(int64_t num_rows, Capture* capture);
+  void Head(std::span<const float> final_norm);
   void KeepHidden(Capture* capture, std::string name, const kernels::Rows& rows) const;
 
   std::shared_ptr<const checkpoint::Checkpoint> checkpoint;  // owns the embedding's bytes
@@ -86,39 +116,75 @@ struct Model::Impl {
   int max_context;
   kernels::Stream stream;
   kernels::KvLayout layout;
+  kernels::KvLayout mtp_layout;
   Workspace workspace;
+  RowBuffer mtp_input;  // [T, 2 H]; empty without a draft layer
   std::vector<kernels::AttentionSequence> sequences;
   std::vector<int32_t> logit_rows;  // rows of the step that want logits
   std::vector<int32_t> row_ids;
   std::vector<int32_t> row_positions;
-  std::vector<float> logits;  // grows to the largest request seen
-  size_t num_logits = 0;
+  std::vector<float> logits;        // grows to the largest request seen
+  std::vector<float> final_hidden;  // likewise
+  size_t num_logit_rows = 0;
 };
 
-void Model::Impl::Embed(std::span<const SequenceChunk> chunks, int64_t num_rows) {
+void Model::Impl::Begin() {
+  sequences.clear();
+  logit_rows.clear();
   row_ids.clear();
   row_positions.clear();
-  for (const SequenceChunk& chunk : chunks) {
-    for (size_t i = 0; i < chunk.ids.size(); ++i) {
-      row_ids.push_back(chunk.ids[i]);
-      row_positions.push_back(chunk.start + static_cast<int32_t>(i));
-    }
+  num_logit_rows = 0;
+}
+
+int64_t Model::Impl::AddRows(std::span<const int32_t> ids, int32_t start,
+                             const kernels::PagedKv& kv) {
+  const auto first = static_cast<int64_t>(row_ids.size());
+  sequences.push_back(
+      {.row = first, .count = static_cast<int32_t>(ids.size()), .start = start, .kv = kv});
+  row_ids.insert(row_ids.end(), ids.begin(), ids.end());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    row_positions.push_back(start + static_cast<int32_t>(i));
   }
-  const kernels::Rows hidden = workspace.hidden.rows(num_rows);
+  return first;
+}
+
+void Model::Impl::WantLogits(LogitsMode mode, int64_t first_row) {
+  const auto end = static_cast<int64_t>(row_ids.size());
+  const int64_t first = mode == LogitsMode::kAll    ? first_row
+                        : mode == LogitsMode::kLast ? end - 1
+                                                    : end;
+  for (int64_t row = first; row < end; ++row) logit_rows.push_back(static_cast<int32_t>(row));
+}
+
+void Model::Impl::Embed(const kernels::Rows& out) {
   const checkpoint::StoredTensor& embed = *weights.embed;
   const size_t row_bytes = embed.view.bytes.size() / static_cast<size_t>(description.vocab_size);
-  const size_t half = frequencies.size();
-  const float factor = static_cast<float>(description.attention.rope.attention_factor);
-  stream.pool().ParallelFor(static_cast<size_t>(num_rows), [&](size_t i, int) {
+  stream.pool().ParallelFor(row_ids.size(), [&](size_t i, int) {
     const auto stored = static_cast<size_t>(embed.StoredRow(row_ids[i]));
     // The type was decoded once at load, so this cannot fail.
     const Status decoded =
         quant::DecodeRow(embed.view.dtype, embed.view.bytes.data() + stored * row_bytes,
-                         description.hidden_dim, hidden.row(static_cast<int64_t>(i)));
+                         description.hidden_dim, out.row(static_cast<int64_t>(i)));
     HM_DCHECK(decoded.ok());
+  });
+}
+
+void Model::Impl::Rotations() {
+  const size_t half = frequencies.size();
+  const float factor = static_cast<float>(description.attention.rope.attention_factor);
+  stream.pool().ParallelFor(row_positions.size(), [&](size_t i, int) {
     RopeAngles(frequencies, row_positions[i], factor, workspace.cos.as<float>() + i * half,
                workspace.sin.as<float>() + i * half);
   });
+}
+
+void Model::Impl::RunLayer(const Step& step, const LayerContext& layer) {
+  AttentionBlock(step, description, layer);
+  if (layer.description.ffn == FfnKind::kDense) {
+    DenseFfnBlock(step, description, layer);
+  } else {
+    MoeBlock(step, description, layer);
+  }
 }
 
 void Model::Impl::KeepHidden(Capture* capture, std::string name, const kernels::Rows& rows) const {
@@ -130,24 +196,22 @@ void Model::Impl::KeepHidden(Capture* capture, std::string name, const kernels::
   }
 }
 
-void Model::Impl::Head(int64_t num_rows, Capture* capture) {
+void Model::Impl::Head(std::span<const float> final_norm) {
   const int64_t h = description.hidden_dim;
-  const kernels::Rows hidden = workspace.hidden.rows(num_rows);
-  if (capture != nullptr && capture->hidden) {
-    const kernels::Rows normed = workspace.normed.rows(num_rows);
-    kernels::RmsNorm(stream, hidden, weights.final_norm.data(), h, description.norm_eps, normed);
-    KeepHidden(capture, "final", normed);
-  }
-  const auto count = static_cast<int64_t>(logit_rows.size());
-  num_logits = logit_rows.size() * static_cast<size_t>(description.vocab_size);
-  if (count == 0) return;
+  num_logit_rows = logit_rows.size();
+  if (num_logit_rows == 0) return;
+  const size_t num_logits = num_logit_rows * static_cast<size_t>(description.vocab_size);
   if (logits.size() < num_logits) logits.resize(num_logits);
-  const kernels::Rows chosen = workspace.normed.rows(count);
+  const size_t num_hidden = num_logit_rows * static_cast<size_t>(h);
+  if (final_hidden.size() < num_hidden) final_hidden.resize(num_hidden);
+  const auto count = static_cast<int64_t>(num_logit_rows);
+  const kernels::Rows hidden = workspace.hidden.rows(static_cast<int64_t>(row_ids.size()));
+  const kernels::Rows chosen{.data = final_hidden.data(), .count = count, .stride = h};
   for (int64_t i = 0; i < count; ++i) {
     std::memcpy(chosen.row(i), hidden.row(logit_rows[static_cast<size_t>(i)]),
                 static_cast<size_t>(h) * sizeof(float));
   }
-  kernels::RmsNorm(stream, chosen, weights.final_norm.data(), h, description.norm_eps, chosen);
+  kernels::RmsNorm(stream, chosen, final_norm.data(), h, description.norm_eps, chosen);
   workspace.activations.Set(stream, chosen, h, options.activation);
   const kernels::Rows out{.data = logits.data(), .count = count, .stride = description.vocab_size};
   const kernels::MatMulJob head[] = {workspace.activations.Job(weights.lm_head.weight, out)};
@@ -163,6 +227,7 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
   Result<ModelDescription> described = Describe(checkpoint->config());
   if (!described.ok()) return described.error().WithContext(file);
   ModelDescription description = std::move(described).value();
+  if (!options.load_mtp) description.num_mtp_layers = 0;
   const int limit = description.max_positions;
   if (options.max_context < 0 || options.max_context > limit) {
     return Error(ErrorCode::kInvalidArgument,
@@ -212,46 +277,91 @@ std::string Model::fingerprint() const {
 
 void Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
   Impl& impl = *impl_;
-  impl.sequences.clear();
-  impl.logit_rows.clear();
-  int64_t num_rows = 0;
+  impl.Begin();
   for (const SequenceChunk& chunk : chunks) {
-    const auto count = static_cast<int32_t>(chunk.ids.size());
-    impl.sequences.push_back(
-        {.row = num_rows, .count = count, .start = chunk.start, .kv = chunk.kv});
-    const auto end = static_cast<int32_t>(num_rows) + count;
-    const int32_t first = chunk.logits == LogitsMode::kAll    ? static_cast<int32_t>(num_rows)
-                          : chunk.logits == LogitsMode::kLast ? end - 1
-                                                              : end;
-    for (int32_t row = first; row < end; ++row) impl.logit_rows.push_back(row);
-    num_rows += count;
+    impl.WantLogits(chunk.logits, impl.AddRows(chunk.ids, chunk.start, chunk.kv));
   }
+  const auto num_rows = static_cast<int64_t>(impl.row_ids.size());
   HM_CHECK(num_rows <= impl.options.max_step_tokens);
-  impl.num_logits = 0;
   if (num_rows == 0) return;
 
-  impl.Embed(chunks, num_rows);
-  const Step step{.stream = impl.stream,
-                  .workspace = impl.workspace,
-                  .activation = impl.options.activation,
-                  .num_rows = num_rows,
-                  .sequences = impl.sequences,
-                  .capture = capture};
   const kernels::Rows hidden = impl.workspace.hidden.rows(num_rows);
+  impl.Embed(hidden);
+  impl.Rotations();
+  const Step step = impl.MakeStep(capture);
   impl.KeepHidden(capture, "embed", hidden);
   for (int layer = 0; layer < impl.description.num_layers(); ++layer) {
-    const LayerWeights& weights = impl.weights.layers[static_cast<size_t>(layer)];
-    AttentionBlock(step, impl.description, impl.layout, layer, weights);
-    if (impl.description.layers[static_cast<size_t>(layer)].ffn == FfnKind::kDense) {
-      DenseFfnBlock(step, impl.description, weights);
-    } else {
-      MoeBlock(step, impl.description, layer, weights);
-    }
+    const auto at = static_cast<size_t>(layer);
+    impl.RunLayer(step, {.weights = impl.weights.layers[at],
+                         .description = impl.description.layers[at],
+                         .layout = impl.layout,
+                         .kv_layer = layer,
+                         .id = layer});
     impl.KeepHidden(capture, std::to_string(layer), hidden);
   }
-  impl.Head(num_rows, capture);
+  if (capture != nullptr && capture->hidden) {
+    const kernels::Rows normed = impl.workspace.normed.rows(num_rows);
+    kernels::RmsNorm(impl.stream, hidden, impl.weights.final_norm.data(),
+                     impl.description.hidden_dim, impl.description.norm_eps, normed);
+    impl.KeepHidden(capture, "final", normed);
+  }
+  impl.Head(impl.weights.final_norm);
 }
 
-std::span<const float> Model::logits() const { return {impl_->logits.data(), impl_->num_logits}; }
+void Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept {
+  Impl& impl = *impl_;
+  HM_CHECK(!impl.weights.mtp.empty());
+  const MtpWeights& draft = impl.weights.mtp.front();
+  const int64_t h = impl.description.hidden_dim;
+  const float eps = impl.description.norm_eps;
+  impl.Begin();
+  for (const MtpChunk& chunk : chunks) {
+    HM_CHECK(chunk.hidden.size() == chunk.next_ids.size() * static_cast<size_t>(h));
+    impl.WantLogits(all_rows ? LogitsMode::kAll : LogitsMode::kLast,
+                    impl.AddRows(chunk.next_ids, chunk.start, chunk.kv));
+  }
+  const auto num_rows = static_cast<int64_t>(impl.row_ids.size());
+  HM_CHECK(num_rows <= impl.options.max_step_tokens);
+  if (num_rows == 0) return;
+
+  const kernels::Rows input = impl.mtp_input.rows(num_rows);
+  const kernels::Rows upper{.data = input.data + h, .count = num_rows, .stride = input.stride};
+  impl.Embed(input);
+  int64_t row = 0;
+  for (const MtpChunk& chunk : chunks) {
+    for (size_t i = 0; i < chunk.next_ids.size(); ++i, ++row) {
+      std::memcpy(upper.row(row), chunk.hidden.data() + i * static_cast<size_t>(h),
+                  static_cast<size_t>(h) * sizeof(float));
+    }
+  }
+  impl.Rotations();
+  kernels::RmsNorm(impl.stream, input, draft.embed_norm.data(), h, eps, input);
+  kernels::RmsNorm(impl.stream, upper, draft.hidden_norm.data(), h, eps, upper);
+  Workspace& ws = impl.workspace;
+  ws.activations.Set(impl.stream, input, 2 * h, impl.options.activation);
+  const kernels::MatMulJob projection[] = {
+      ws.activations.Job(draft.projection.weight, ws.hidden.rows(num_rows))};
+  kernels::MatMul(impl.stream, projection);
+  const LayerDescription layer{.ffn = impl.description.has_moe() ? FfnKind::kMoe : FfnKind::kDense};
+  impl.RunLayer(impl.MakeStep(nullptr), {.weights = draft.layer,
+                                         .description = layer,
+                                         .layout = impl.mtp_layout,
+                                         .kv_layer = 0,
+                                         .id = impl.description.num_layers()});
+  impl.Head(draft.final_norm);
+}
+
+std::span<const float> Model::logits() const {
+  return {impl_->logits.data(),
+          impl_->num_logit_rows * static_cast<size_t>(impl_->description.vocab_size)};
+}
+
+std::span<const float> Model::final_hidden() const {
+  return {impl_->final_hidden.data(),
+          impl_->num_logit_rows * static_cast<size_t>(impl_->description.hidden_dim)};
+}
+
+int Model::num_mtp_layers() const { return static_cast<int>(impl_->weights.mtp.size()); }
+const kernels::KvLayout& Model::mtp_kv_layout() const { return impl_->mtp_layout; }
 
 }  // namespace halfmoon::model

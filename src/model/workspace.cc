@@ -78,13 +78,46 @@ kernels::MatMulJob ActivationBuffer::GatherJob(const kernels::PackedMatrix& weig
   return job;
 }
 
+kernels::AttentionShape ShapeOf(const AttentionDescription& attention, int sliding_window) {
+  const bool latent = attention.kind == AttentionKind::kMla;
+  return {
+      .num_heads = attention.num_heads,
+      .head_dim = latent ? attention.mla.latent_dim + attention.mla.rope_dim : attention.head_dim,
+      .scale = attention.scale,
+      .sliding_window = sliding_window};
+}
+
+LatentBuffers::LatentBuffers(const AttentionDescription& attention, int64_t max_rows,
+                             int max_context) {
+  const MlaDescription& mla = attention.mla;
+  const int64_t heads = attention.num_heads;
+  const int64_t row = mla.latent_dim + mla.rope_dim;
+  q_rank = RowBuffer(max_rows, mla.q_rank);
+  kv = RowBuffer(max_rows, row);
+  q_absorbed = RowBuffer(max_rows, heads * row);
+  attended = RowBuffer(max_rows, heads * mla.latent_dim);
+  const IndexerDescription& indexer = attention.indexer;
+  if (indexer.num_heads == 0) return;
+  index_q = RowBuffer(max_rows, int64_t{indexer.num_heads} * indexer.head_dim);
+  index_k = RowBuffer(max_rows, indexer.head_dim);
+  index_w = RowBuffer(max_rows, indexer.num_heads);
+  chosen.resize(static_cast<size_t>(max_rows) *
+                static_cast<size_t>(std::min(indexer.top_k, max_context)));
+  chosen_count.resize(static_cast<size_t>(max_rows));
+  index_scratch =
+      tensor::AlignedBuffer(sizeof(float) * kernels::IndexerScratchFloats(max_rows, max_context));
+}
+
 Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& layout,
                      const LoadOptions& options, int max_context, int num_threads) {
   const int64_t t = options.max_step_tokens;
   const int64_t h = model.hidden_dim;
   const AttentionDescription& attention = model.attention;
+  const bool is_latent = attention.kind == AttentionKind::kMla;
   const int64_t q_dim = int64_t{attention.num_heads} * attention.head_dim;
   const int64_t kv_dim = int64_t{attention.num_kv_heads} * attention.head_dim;
+  const int64_t attended_dim =
+      is_latent ? int64_t{attention.num_heads} * attention.mla.value_dim : q_dim;
   const bool has_dense =
       std::any_of(model.layers.begin(), model.layers.end(),
                   [](const LayerDescription& layer) { return layer.ffn == FfnKind::kDense; });
@@ -97,28 +130,40 @@ Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& lay
   hidden = RowBuffer(t, h);
   normed = RowBuffer(t, h);
   q = RowBuffer(t, q_dim);
-  k = RowBuffer(t, kv_dim);
-  v = RowBuffer(t, kv_dim);
-  attended = RowBuffer(t, q_dim);
+  attended = RowBuffer(t, attended_dim);
+  if (is_latent) {
+    latent = LatentBuffers(attention, t, max_context);
+  } else {
+    k = RowBuffer(t, kv_dim);
+    v = RowBuffer(t, kv_dim);
+  }
   update = RowBuffer(t, h);
   ffn_gate = RowBuffer(ffn_rows, ffn_width);
   ffn_up = RowBuffer(ffn_rows, ffn_width);
-  activations = ActivationBuffer(ffn_rows, std::max({h, q_dim, ffn_width}));
+  const int64_t wide = std::max({model.num_mtp_layers > 0 ? 2 * h : h, attended_dim, dense_dim,
+                                 int64_t{model.moe.shared_dim}, int64_t{attention.mla.q_rank}});
+  activations = ActivationBuffer(std::max(t, choices), std::max(wide, expert_dim));
   const int64_t angles = t * (attention.rope.rotary_dim / 2);
   cos = tensor::AlignedBuffer(FloatBytes(angles, 1));
   sin = tensor::AlignedBuffer(FloatBytes(angles, 1));
-  const kernels::AttentionShape shape{
-      .num_heads = attention.num_heads, .head_dim = attention.head_dim, .scale = attention.scale};
   attention_scratch = tensor::AlignedBuffer(
-      sizeof(float) * kernels::AttentionScratchFloats(layout, shape, t, max_context, num_threads));
+      sizeof(float) *
+      kernels::AttentionScratchFloats(layout, ShapeOf(attention, 0), t, max_context, num_threads));
   if (model.has_moe()) {
     router = RowBuffer(t, model.moe.num_experts);
+    router_choice = RowBuffer(t, model.moe.num_experts);
     expert_out = RowBuffer(choices, h);
     expert_ids.resize(static_cast<size_t>(choices));
     expert_weights.resize(static_cast<size_t>(choices));
     groups = ExpertGroups(static_cast<size_t>(choices), model.moe.num_experts);
-    jobs.reserve(2 * static_cast<size_t>(model.moe.num_experts));
+    if (model.moe.shared_dim > 0) {
+      shared_gate = RowBuffer(t, model.moe.shared_dim);
+      shared_up = RowBuffer(t, model.moe.shared_dim);
+      shared_out = RowBuffer(t, h);
+    }
   }
+  jobs.reserve(static_cast<size_t>(
+      std::max(2 * model.moe.num_experts + 2, is_latent ? attention.num_heads : 0)));
 }
 
 }  // namespace halfmoon::model

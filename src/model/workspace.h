@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/indexer.h"
 #include "kernels/matmul.h"
 #include "kernels/rowwise.h"
 #include "model/model.h"
@@ -60,20 +61,44 @@ class ActivationBuffer {
   bool quantised_ = false;
 };
 
+/// How the attention kernel sees `attention`: latent heads share rows of c + dr values.
+kernels::AttentionShape ShapeOf(const AttentionDescription& attention, int sliding_window);
+
+/// Buffers of latent attention; empty for other kinds.
+struct LatentBuffers {
+  LatentBuffers() = default;
+  LatentBuffers(const AttentionDescription& attention, int64_t max_rows, int max_context);
+
+  RowBuffer q_rank;                   ///< [T, q_rank]
+  RowBuffer kv;                       ///< [T, c + dr]
+  RowBuffer q_absorbed;               ///< [T, N (c + dr)]
+  RowBuffer attended;                 ///< [T, N c]
+  RowBuffer index_q;                  ///< [T, nI dI]
+  RowBuffer index_k;                  ///< [T, dI]
+  RowBuffer index_w;                  ///< [T, nI]
+  std::vector<int32_t> chosen;        ///< [T, top_k] positions that each row attends to
+  std::vector<int32_t> chosen_count;  ///< [T]
+  tensor::AlignedBuffer index_scratch;
+};
+
 /// All buffers of Forward.
 struct Workspace {
   Workspace(const ModelDescription& model, const kernels::KvLayout& layout,
             const LoadOptions& options, int max_context, int num_threads);
 
-  RowBuffer hidden;            ///< residual stream [T, H]
-  RowBuffer normed;            ///< [T, H]
-  RowBuffer q;                 ///< [T, N D]
-  RowBuffer k, v;              ///< [T, G D], same stride
-  RowBuffer attended;          ///< [T, N D]
-  RowBuffer update;            ///< [T, H]: what a block adds to the residual stream
-  RowBuffer ffn_gate, ffn_up;  ///< [T, F] or, in MoE layers, [T K, F]
-  RowBuffer expert_out;        ///< [T K, H]
-  RowBuffer router;            ///< [T, E]
+  RowBuffer hidden;    ///< residual stream [T, H]
+  RowBuffer normed;    ///< [T, H]
+  RowBuffer q;         ///< [T, N D]
+  RowBuffer k, v;      ///< [T, G D] (grouped)
+  RowBuffer attended;  ///< [T, N D], or [T, N dv] (latent)
+  LatentBuffers latent;
+  RowBuffer update;                  ///< [T, H]: what a block adds to the residual stream
+  RowBuffer ffn_gate, ffn_up;        ///< [T, F] or, in MoE layers, [T K, F]
+  RowBuffer expert_out;              ///< [T K, H]
+  RowBuffer router;                  ///< [T, E] gate logits, then scores
+  RowBuffer router_choice;           ///< [T, E]
+  RowBuffer shared_gate, shared_up;  ///< [T, shared_dim]
+  RowBuffer shared_out;              ///< [T, H]
   ActivationBuffer activations;
   tensor::AlignedBuffer cos, sin;  ///< [T, rotary_dim / 2] f32
   tensor::AlignedBuffer attention_scratch;
@@ -81,6 +106,15 @@ struct Workspace {
   std::vector<float> expert_weights;  ///< [T, K]
   ExpertGroups groups;
   std::vector<kernels::MatMulJob> jobs;
+};
+
+/// The layer that a block computes.
+struct LayerContext {
+  const LayerWeights& weights;
+  const LayerDescription& description;
+  const kernels::KvLayout& layout;  ///< of the pages at hand
+  int kv_layer = 0;                 ///< which layer of the pages
+  int id = 0;                       ///< as captures name it
 };
 
 /// What a block needs to know of the step.
@@ -91,6 +125,11 @@ struct Step {
   int64_t num_rows = 0;  ///< T
   std::span<const kernels::AttentionSequence> sequences;
   Capture* capture = nullptr;
+
+  std::span<float> attention_scratch() const {
+    return {workspace.attention_scratch.as<float>(),
+            workspace.attention_scratch.size_bytes() / sizeof(float)};
+  }
 };
 
 }  // namespace halfmoon::model

@@ -26,12 +26,14 @@ class QuantisedCheckpoint final : public checkpoint::Checkpoint {
       : from_(std::move(from)), dtype_(dtype) {
     for (const std::string& name : from_->Names()) {
       const checkpoint::StoredTensor& stored = *from_->Find(name);
-      // As published quantised files have it: embeddings, norms and routers stay, and so do rows of
-      // uneven length.
+      // As published quantised files have it: embeddings and norms stay, and so do what chooses
+      // experts or keys, and rows of uneven length.
       const bool router = name.ends_with("mlp.gate.weight") || name.ends_with("moe.gate.weight");
       const bool matrix = stored.view.shape.rank() == 2 &&
                           stored.view.shape[1] % tensor::Info(dtype_).block_elements == 0;
-      if (!matrix || router || name.find("embed") != std::string::npos) continue;
+      const bool kept =
+          name.find("embed") != std::string::npos || name.find(".indexer.") != std::string::npos;
+      if (!matrix || router || kept) continue;
       replaced_.emplace(name, Encode(stored));
     }
   }
@@ -90,9 +92,27 @@ class QuantisedCheckpoint final : public checkpoint::Checkpoint {
 }  // namespace
 
 std::vector<std::string> Variants() {
-  return {"llama/attention_bias", "llama/llama3_rope_untied", "llama/smollm2_tied_f32",
-          "qwen3/dense",          "qwen3_moe/norm_topk",      "qwen3_moe/sparse_step2_no_norm",
-          "mixtral/base",         "mixtral/sliding_window"};
+  return {"llama/attention_bias",
+          "llama/llama3_rope_untied",
+          "llama/smollm2_tied_f32",
+          "qwen3/dense",
+          "qwen3_moe/norm_topk",
+          "qwen3_moe/sparse_step2_no_norm",
+          "mixtral/base",
+          "mixtral/sliding_window",
+          "deepseek_v3/bf16",
+          "deepseek_v3/no_q_lora_no_yarn",
+          "deepseek_v32/bf16",
+          "kimi_k2/bf16",
+          "minimax_m2/bf16",
+          "bailing_moe_v2/bf16_mtp",
+          "bailing_moe_v2/one_group_qkv_bias"};
+}
+
+std::vector<std::string> VariantsWith(const std::string& tensor) {
+  std::vector<std::string> names = Variants();
+  std::erase_if(names, [&](const std::string& name) { return !Variant(name).Has(tensor); });
+  return names;
 }
 
 std::vector<kernels::Isa> TestedIsas() {
@@ -154,6 +174,7 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.isa = spec.isa;
   options.block_size = 16;
   options.max_context = 1024;
+  options.load_mtp = spec.load_mtp;
   loaded.model = Must(model::Model::Load(std::move(checkpoint), loaded.pool.get(), options));
   return loaded;
 }

@@ -20,6 +20,9 @@ namespace halfmoon::golden {
 /// Every variant of the families that this build knows, as "family/variant".
 std::vector<std::string> Variants();
 
+/// Those of them whose expected.safetensors holds `tensor`.
+std::vector<std::string> VariantsWith(const std::string& tensor);
+
 /// The instruction sets that models are tested on: all of this machine. Under sanitizers without
 /// the plain kernels, which take minutes there; their own tests cover them.
 std::vector<kernels::Isa> TestedIsas();
@@ -62,13 +65,14 @@ struct LoadSpec {
   model::Activation activation = model::Activation::kF32;
   kernels::Isa isa = kernels::Isa::kGeneric;
   int threads = 2;
+  bool load_mtp = false;
 };
 
 LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const LoadSpec& spec);
 std::shared_ptr<const checkpoint::Checkpoint> OpenVariant(const Variant& variant);
 
-/// `from` with its matrices (embedding and routers excepted) rounded to the block format `dtype`:
-/// what a quantised file of the model would hold.
+/// `from` with its matrices (embedding, routers and indexers excepted) rounded to the block format
+/// `dtype`: what a quantised file of the model would hold.
 std::shared_ptr<const checkpoint::Checkpoint> Quantise(
     std::shared_ptr<const checkpoint::Checkpoint> from, tensor::DType dtype);
 

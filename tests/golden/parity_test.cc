@@ -133,6 +133,71 @@ TEST_P(Parity, Capture_HiddenAndRouter_MatchReference) {
   }
 }
 
+/// Families with sparse attention.
+class SparseParity : public Parity {};
+
+TEST_P(SparseParity, Capture_Indexer_MatchesReference) {
+  const int top_k = model()->description().attention.indexer.top_k;
+  const std::string prompt = "p" + std::to_string(variant.num_prompts() - 1) + ".input_ids";
+  const std::vector<int32_t> ids = variant.Read(prompt).ids;
+  model::Capture capture{.indexer = true};
+  AllLogits(model(), ids, 512, &capture);
+  ASSERT_EQ(capture.indexer_rows.size(), static_cast<size_t>(model()->description().num_layers()));
+  for (const model::Capture::Indexer& indexer : capture.indexer_rows) {
+    const std::string prefix = "indexer." + std::to_string(indexer.layer) + ".";
+    const Table scores = variant.Read(prefix + "scores");
+    const Table chosen = variant.Read(prefix + "topk");
+    ASSERT_EQ(indexer.width, scores.cols);
+    ASSERT_EQ(top_k, chosen.cols);
+    for (int64_t t = 0; t < scores.rows; ++t) {
+      const float* have = indexer.scores.data() + t * indexer.width;
+      for (int64_t s = 0; s <= t; ++s) {
+        EXPECT_NEAR(have[s], scores.row(t)[s], 2e-4) << prefix << t << " " << s;
+      }
+      for (int64_t k = 0; k < chosen.cols; ++k) {
+        const auto at = static_cast<size_t>(t * chosen.cols + k);
+        EXPECT_EQ(indexer.top_k[at], chosen.ids[at]) << prefix << "token " << t;
+      }
+    }
+  }
+}
+
+/// Families with a draft layer.
+class DraftParity : public Parity {};
+
+/// On the reference's prompt, whole and token by token.
+TEST_P(DraftParity, Mtp_HiddenPrompt_MatchesReference) {
+  LoadedModel with_draft =
+      Load(OpenVariant(variant), {.isa = std::get<1>(GetParam()), .load_mtp = true});
+  model::Model* target = with_draft.model.get();
+  ASSERT_EQ(target->num_mtp_layers(), 1);
+  const auto p = variant.expected().at("hidden_prompt").as_int64();
+  const std::vector<int32_t> ids = variant.Read("p" + std::to_string(p) + ".input_ids").ids;
+  AllLogits(target, ids, 512);
+  const std::vector<float> hidden(target->final_hidden().begin(), target->final_hidden().end());
+  const auto h = static_cast<size_t>(target->description().hidden_dim);
+  const size_t rows = ids.size() - 1;
+  for (const size_t chunk : {rows, size_t{1}, size_t{7}}) {
+    model::ContiguousKv kv(target->mtp_kv_layout(), static_cast<int64_t>(rows));
+    std::vector<float> logits;
+    std::vector<float> states;
+    for (size_t begin = 0; begin < rows; begin += chunk) {
+      const size_t count = std::min(chunk, rows - begin);
+      const model::MtpChunk piece{.next_ids = {ids.data() + begin + 1, count},
+                                  .hidden = {hidden.data() + begin * h, count * h},
+                                  .start = static_cast<int32_t>(begin),
+                                  .kv = kv.view()};
+      target->ForwardMtp({&piece, 1}, true);
+      logits.insert(logits.end(), target->logits().begin(), target->logits().end());
+      states.insert(states.end(), target->final_hidden().begin(), target->final_hidden().end());
+    }
+    const Table want = variant.Read("mtp.logits");
+    ExpectClose(want, AllPositions(want.rows), logits, "mtp.logits");
+    const Table want_hidden = variant.Read("mtp.hidden");
+    ExpectClose(want_hidden, AllPositions(want_hidden.rows), states, "mtp.hidden");
+  }
+}
+
 /// Median over positions of the relative error of a run on rounded weights.
 TEST_P(Parity, Int8_EightBitWeights_WithinReferenceNoise) {
   const std::shared_ptr<const checkpoint::Checkpoint> quantised =
@@ -172,6 +237,14 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, Parity,
                          testing::Combine(testing::ValuesIn(Variants()),
+                                          testing::ValuesIn(TestedIsas())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Golden, SparseParity,
+                         testing::Combine(testing::ValuesIn(VariantsWith("indexer.0.scores")),
+                                          testing::ValuesIn(TestedIsas())),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Golden, DraftParity,
+                         testing::Combine(testing::ValuesIn(VariantsWith("mtp.logits")),
                                           testing::ValuesIn(TestedIsas())),
                          CaseName);
 

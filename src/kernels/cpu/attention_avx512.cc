@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/attention_impl.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/latent_impl.h"
 #include "kernels/cpu/vec_avx512.h"
 
 namespace halfmoon::kernels::avx512 {
 
 void Attend(const AttendArgs& args) { impl::Attend<Vec>(args); }
 void StoreKv(const StoreKvArgs& args) { impl::StoreKv<Vec>(args); }
+void StoreLatent(const StoreLatentArgs& args) { impl::StoreLatent<Vec>(args); }
+void StageLatent(const StageLatentArgs& args) { impl::StageLatent<Vec>(args); }
+void IndexScores(const IndexScoreArgs& args) { impl::IndexScores<Vec>(args); }
 
 }  // namespace halfmoon::kernels::avx512

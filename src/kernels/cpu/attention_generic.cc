@@ -1,36 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/generic.h"
+#include "kernels/cpu/kv_element.h"
 #include "kernels/exp.h"
-#include "tensor/float16.h"
 
 namespace halfmoon::kernels::generic {
 namespace {
-
-float LoadElement(KvType type, const std::byte* bytes, int64_t index) {
-  if (type == KvType::kF32) {
-    float value;
-    std::memcpy(&value, bytes + index * 4, sizeof(value));
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, bytes + index * 2, sizeof(bits));
-  return tensor::F16ToF32(bits);
-}
-
-void StoreElement(KvType type, float value, std::byte* bytes, int64_t index) {
-  if (type == KvType::kF32) {
-    std::memcpy(bytes + index * 4, &value, sizeof(value));
-    return;
-  }
-  const uint16_t bits = tensor::F32ToF16(value);
-  std::memcpy(bytes + index * 2, &bits, sizeof(bits));
-}
 
 const std::byte* PageOf(const AttendArgs& args, int32_t position) {
   const auto page = static_cast<size_t>(args.page_table[position / args.block_size]);
@@ -39,6 +18,7 @@ const std::byte* PageOf(const AttendArgs& args, int32_t position) {
 
 void AttendRow(const AttendArgs& args, const float* q, int32_t begin, int32_t end, float* state) {
   const int d_count = args.head_dim;
+  const int v_count = args.value_dim;
   float scores[kAttentionSplit];
   float max = -std::numeric_limits<float>::infinity();
   for (int32_t p = begin; p < end; ++p) {
@@ -55,21 +35,21 @@ void AttendRow(const AttendArgs& args, const float* q, int32_t begin, int32_t en
     max = score > max ? score : max;
   }
   float lanes[16] = {};
-  std::fill_n(state, AttendStateStride(d_count), 0.0f);
+  std::fill_n(state, AttendStateStride(v_count), 0.0f);
   for (int32_t p = begin; p < end; ++p) {
     const float e = Exp(scores[p - begin] - max);
     lanes[p % 16] += e;
     const std::byte* values = PageOf(args, p) + args.v_offset;
-    const int64_t first = static_cast<int64_t>(p % args.block_size) * d_count;
-    for (int d = 0; d < d_count; ++d) {
+    const int64_t first = static_cast<int64_t>(p % args.block_size) * v_count;
+    for (int d = 0; d < v_count; ++d) {
       state[d] = std::fma(e, LoadElement(args.type, values, first + d), state[d]);
     }
   }
   for (int half = 8; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
-  state[AttendStateMax(d_count)] = max;
-  state[AttendStateSum(d_count)] = lanes[0];
+  state[AttendStateMax(v_count)] = max;
+  state[AttendStateSum(v_count)] = lanes[0];
 }
 
 }  // namespace
@@ -83,7 +63,7 @@ void Attend(const AttendArgs& args) {
     for (int32_t h = 0; h < args.group; ++h) {
       const int64_t row = static_cast<int64_t>(i) * args.group + h;
       AttendRow(args, args.q + i * args.q_stride + h * args.head_dim, begin, std::max(begin, end),
-                args.state + row * AttendStateStride(args.head_dim));
+                args.state + row * AttendStateStride(args.value_dim));
     }
   }
 }

@@ -14,8 +14,8 @@
 
 namespace halfmoon::kernels::impl {
 
-/// Heads wider than this, and those not of whole vectors, take the generic kernel.
-inline constexpr int kAttendMaxHeadDim = 512;
+/// Keys wider than this, and values not of whole vectors, take the generic kernel.
+inline constexpr int kAttendMaxHeadDim = 640;
 /// Positions of V that are walked for all output vectors before moving on: stays in L1.
 inline constexpr int32_t kAttendValueRun = 64;
 
@@ -106,7 +106,7 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     Unroll<R>([&](int r) HALFMOON_INLINE {
       Unroll<kCount>([&](int c) HALFMOON_INLINE { o[r][c] = V::Load(state[r] + d + 16 * c); });
     });
-    int64_t index = static_cast<int64_t>(p % args.block_size) * args.head_dim + d;
+    int64_t index = static_cast<int64_t>(p % args.block_size) * args.value_dim + d;
     const float* e = scores + (p - split);
     // A position's K takes as many bytes as its V, so the same indices cover the next split's K.
     const int32_t next = p + kAttentionSplit;
@@ -114,7 +114,7 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     const char* next_k =
         ElementAt<T>(PageAt(args, fetch ? next : p) + args.k_offset,
                      static_cast<int64_t>(next % args.block_size) * args.head_dim + d);
-    for (int32_t i = 0; i < count; ++i, index += args.head_dim, ++e) {
+    for (int32_t i = 0; i < count; ++i, index += args.value_dim, ++e) {
       if (fetch) _mm_prefetch(next_k + i * args.head_dim * (kFetchBytes<T> / 16), _MM_HINT_T1);
       F v[kCount];
       Unroll<kCount>([&](int c) HALFMOON_INLINE { v[c] = LoadKv<V, T>(values, index + 16 * c); });
@@ -133,10 +133,10 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     if (count > kAttendValueRun) count = kAttendValueRun;
     if (count > end - p) count = end - p;
     int d = 0;
-    for (; d + 16 * kChunks <= args.head_dim; d += 16 * kChunks) {
+    for (; d + 16 * kChunks <= args.value_dim; d += 16 * kChunks) {
       run.template operator()<kChunks>(page + args.v_offset, p, count, d);
     }
-    for (; d < args.head_dim; d += 16)
+    for (; d < args.value_dim; d += 16)
       run.template operator()<1>(page + args.v_offset, p, count, d);
     p += count;
   }
@@ -146,6 +146,7 @@ template <typename V, KvType T, int R, bool kFetch>
 void AttendRows(const AttendArgs& args, int32_t first_row) {
   using F = typename V::F;
   const int head_dim = args.head_dim;
+  const int value_dim = args.value_dim;
   AttendBlock<R> block;
   int32_t any_begin = args.end;
   int32_t any_end = args.begin;
@@ -159,19 +160,19 @@ void AttendRows(const AttendArgs& args, int32_t first_row) {
     const int32_t oldest = args.window > 0 ? position + 1 - args.window : 0;
     block.begin[r] = oldest > args.begin ? oldest : args.begin;
     block.end[r] = position + 1 < args.end ? position + 1 : args.end;
-    block.state[r] = args.state + (first_row + r) * AttendStateStride(head_dim);
+    block.state[r] = args.state + (first_row + r) * AttendStateStride(value_dim);
     if (block.begin[r] < any_begin) any_begin = block.begin[r];
     if (block.end[r] > any_end) any_end = block.end[r];
     if (block.begin[r] > all_begin) all_begin = block.begin[r];
     if (block.end[r] < all_end) all_end = block.end[r];
-    for (int d = 0; d < head_dim; d += 16) V::Store(block.state[r] + d, V::Zero());
+    for (int d = 0; d < value_dim; d += 16) V::Store(block.state[r] + d, V::Zero());
   }
   F max[R];
   AttendScores<V, T, R, kFetch>(args, any_begin, any_end, &block, max);
   const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
   for (int r = 0; r < R; ++r) {
-    float* row_max = block.state[r] + AttendStateMax(head_dim);
-    float* row_sum = block.state[r] + AttendStateSum(head_dim);
+    float* row_max = block.state[r] + AttendStateMax(value_dim);
+    float* row_sum = block.state[r] + AttendStateSum(value_dim);
     *row_max = -__builtin_inff();
     *row_sum = 0.0f;
     if (block.begin[r] >= block.end[r]) continue;
@@ -229,7 +230,7 @@ void AttendAll(const AttendArgs& args) {
 
 template <typename V>
 void Attend(const AttendArgs& args) {
-  if (args.head_dim % 16 != 0 || args.head_dim > kAttendMaxHeadDim) return generic::Attend(args);
+  if (args.value_dim % 16 != 0 || args.head_dim > kAttendMaxHeadDim) return generic::Attend(args);
   if (args.type == KvType::kF32) return AttendAll<V, KvType::kF32>(args);
   AttendAll<V, KvType::kF16>(args);
 }

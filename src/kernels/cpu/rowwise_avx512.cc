@@ -19,6 +19,7 @@ void RopeHalf(float* x, int64_t r, const float* cos, const float* sin) {
   impl::RopeHalf<Vec>(x, r, cos, sin);
 }
 void Softmax(const float* x, int64_t n, float* out) { impl::Softmax<Vec>(x, n, out); }
+void Sigmoid(const float* x, int64_t n, float* out) { impl::Sigmoid<Vec>(x, n, out); }
 void ScaledAdd(float* x, const float* y, float weight, int64_t n) {
   impl::ScaledAdd<Vec>(x, y, weight, n);
 }

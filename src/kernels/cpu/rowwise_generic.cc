@@ -92,6 +92,10 @@ void Softmax(const float* x, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] /= sum;
 }
 
+void Sigmoid(const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = 1.0f / (1.0f + Exp(-x[i]));
+}
+
 void ScaledAdd(float* x, const float* y, float weight, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = std::fma(weight, y[i], x[i]);
 }

@@ -91,6 +91,19 @@ void SiluMul(const float* gate, const float* up, int64_t n, float* out) {
 }
 
 template <typename V>
+void Sigmoid(const float* x, int64_t n, float* out) {
+  using F = typename V::F;
+  const auto sigmoid = [](F z) {
+    return V::Div(V::Set(1.0f), V::Add(V::Set(1.0f), impl::Exp<V>(V::Negate(z))));
+  };
+  ForLanes(
+      n, [&](int64_t i) { V::Store(out + i, sigmoid(V::Load(x + i))); },
+      [&](int64_t i, int64_t count) {
+        V::StorePart(out + i, sigmoid(V::LoadPart(x + i, count)), count);
+      });
+}
+
+template <typename V>
 void RopeHalf(float* x, int64_t r, const float* cos, const float* sin) {
   using F = typename V::F;
   float* y = x + r / 2;

@@ -6,7 +6,7 @@
 namespace halfmoon::model {
 
 Result<ModelDescription> DescribeLlama(const json::object& config) {
-  HM_ASSIGN(ModelDescription model, ReadCommon(config, "llama"));
+  HM_ASSIGN(ModelDescription model, ReadCommonWithGroupedAttention(config, "llama"));
   HM_ASSIGN(model.ffn_bias, ReadBoolOr(config, "mlp_bias", false));
   return model;
 }

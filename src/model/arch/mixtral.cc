@@ -7,7 +7,7 @@
 namespace halfmoon::model {
 
 Result<ModelDescription> DescribeMixtral(const json::object& config) {
-  HM_ASSIGN(ModelDescription model, ReadCommon(config, "mixtral"));
+  HM_ASSIGN(ModelDescription model, ReadCommonWithGroupedAttention(config, "mixtral"));
   HM_ASSIGN(const int64_t num_experts, ReadInt(config, "num_local_experts", 1, 65536));
   model.moe.num_experts = static_cast<int>(num_experts);
   HM_ASSIGN(const int64_t top_k, ReadInt(config, "num_experts_per_tok", 1, num_experts));

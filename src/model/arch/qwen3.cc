@@ -6,8 +6,8 @@
 namespace halfmoon::model {
 
 Result<ModelDescription> DescribeQwen3(const json::object& config) {
-  HM_ASSIGN(ModelDescription model, ReadCommon(config, "qwen3"));
-  model.attention.head_norm = true;
+  HM_ASSIGN(ModelDescription model, ReadCommonWithGroupedAttention(config, "qwen3"));
+  model.attention.qk_norm = QkNorm::kPerHead;
   // Layers from max_window_layers on use the window, and only when it is switched on.
   HM_ASSIGN(const bool use_window, ReadBoolOr(config, "use_sliding_window", false));
   if (use_window) {

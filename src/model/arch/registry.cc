@@ -16,6 +16,11 @@ constexpr Family kFamilies[] = {
     {"qwen3", DescribeQwen3},
     {"qwen3_moe", DescribeQwen3Moe},
     {"mixtral", DescribeMixtral},
+    {"deepseek_v3", DescribeDeepseekV3},
+    {"deepseek_v32", DescribeDeepseekV32},
+    {"kimi_k2", DescribeKimiK2},
+    {"minimax_m2", DescribeMinimaxM2},
+    {"bailing_moe_v2", DescribeBailingMoeV2},
 };
 
 }  // namespace

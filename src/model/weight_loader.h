@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tensors of a checkpoint into kernel layout, one at a time, on a pool, with progress.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "checkpoint/checkpoint.h"
+#include "model/matrix_source.h"
+#include "model/weights.h"
+
+namespace halfmoon::model {
+
+/// Fetches tensors by name, checks their shapes, packs them and reports progress. Errors name the
+/// tensor, expected and found. Loading thread only.
+class WeightLoader {
+ public:
+  WeightLoader(const checkpoint::Checkpoint& checkpoint, ThreadPool* pool,
+               const std::function<void(size_t, size_t)>& progress)
+      : checkpoint_(checkpoint), pool_(pool), progress_(progress) {}
+
+  bool Has(const std::string& name) const { return checkpoint_.Find(name) != nullptr; }
+  Result<const checkpoint::StoredTensor*> Find(const std::string& name,
+                                               const tensor::Shape& shape) const;
+  /// A whole matrix to take parts from; counts as read for the progress.
+  Result<MatrixSource> Source(const std::string& name, int64_t rows, int64_t cols);
+  /// Packs without loss. `name` is for messages.
+  Result<kernels::PackedMatrix> Pack(const kernels::RowSource& source, const std::string& name);
+  Result<std::vector<float>> Vector(const std::string& name, int64_t n);
+  /// `name`.weight [rows, cols] and, where has_bias, `name`.bias [rows].
+  Result<Linear> LinearLayer(const std::string& name, int64_t rows, int64_t cols, bool has_bias);
+  /// The same with row i taken from row order[i] of the tensor.
+  Result<Linear> ReorderedLinear(const std::string& name, int64_t cols, bool has_bias,
+                                 const std::vector<int64_t>& order);
+
+ private:
+  void Done(size_t bytes);
+
+  const checkpoint::Checkpoint& checkpoint_;
+  ThreadPool* pool_;
+  const std::function<void(size_t, size_t)>& progress_;
+  size_t done_bytes_ = 0;
+};
+
+/// `from` [rows, cols] in float32 as a matrix of the smallest plain format that holds every value
+/// exactly: BF16, F16 or F32.
+Result<kernels::PackedMatrix> PackExact(WeightLoader* loader, const std::vector<float>& from,
+                                        int64_t rows, int64_t cols, const std::string& name);
+
+/// Grouped-query attention of `layer` (without the output projection).
+Result<GroupedAttentionWeights> LoadGroupedAttention(WeightLoader* loader,
+                                                     const ModelDescription& model, int layer);
+/// Latent attention of `layer` (without the output projection), indexer included.
+Result<LatentAttentionWeights> LoadLatentAttention(WeightLoader* loader,
+                                                   const ModelDescription& model, int layer);
+
+}  // namespace halfmoon::model
