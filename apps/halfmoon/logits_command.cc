@@ -3,6 +3,7 @@
 // is checked (docs/formats/logits.md).
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 
 #include "apps/halfmoon/command.h"
 #include "apps/halfmoon/runtime.h"
@@ -26,6 +27,7 @@ struct ListOutput {
   std::vector<float> logits;
   std::vector<model::Capture::Hidden> hidden;
   std::vector<model::Capture::Router> router;
+  std::vector<model::Capture::Indexer> indexer;
 };
 
 template <typename T>
@@ -33,19 +35,33 @@ void AppendRows(std::vector<T>* to, const std::vector<T>& from) {
   to->insert(to->end(), from.begin(), from.end());
 }
 
-void Merge(model::Capture&& part, ListOutput* output) {
-  if (output->hidden.empty() && output->router.empty()) {
-    output->hidden = std::move(part.hidden_rows);
-    output->router = std::move(part.router_rows);
-    return;
-  }
+/// Appends the rows of one chunk of a list of num_tokens.
+void Merge(const model::Capture& part, int64_t num_tokens, ListOutput* output) {
+  output->hidden.resize(part.hidden_rows.size());
+  output->router.resize(part.router_rows.size());
+  output->indexer.resize(part.indexer_rows.size());
   for (size_t i = 0; i < part.hidden_rows.size(); ++i) {
+    output->hidden[i].name = part.hidden_rows[i].name;
     AppendRows(&output->hidden[i].rows, part.hidden_rows[i].rows);
   }
   for (size_t i = 0; i < part.router_rows.size(); ++i) {
+    output->router[i].layer = part.router_rows[i].layer;
     AppendRows(&output->router[i].logits, part.router_rows[i].logits);
     AppendRows(&output->router[i].indices, part.router_rows[i].indices);
     AppendRows(&output->router[i].weights, part.router_rows[i].weights);
+  }
+  for (size_t i = 0; i < part.indexer_rows.size(); ++i) {
+    model::Capture::Indexer& to = output->indexer[i];
+    const model::Capture::Indexer& from = part.indexer_rows[i];
+    to.layer = from.layer;
+    // Rows of a chunk end at its last position; in the file all are as wide as the list is long.
+    for (size_t row = 0; row * static_cast<size_t>(from.width) < from.scores.size(); ++row) {
+      const auto* first = from.scores.data() + row * static_cast<size_t>(from.width);
+      to.scores.insert(to.scores.end(), first, first + from.width);
+      to.scores.insert(to.scores.end(), static_cast<size_t>(num_tokens - from.width),
+                       -std::numeric_limits<float>::infinity());
+    }
+    AppendRows(&to.top_k, from.top_k);
   }
 }
 
@@ -59,10 +75,11 @@ ListOutput Compute(model::Model* model, const std::vector<int32_t>& ids, size_t 
                                      .start = static_cast<int32_t>(begin),
                                      .kv = kv.view(),
                                      .logits = model::LogitsMode::kAll};
-    model::Capture part{.hidden = wanted.hidden, .router = wanted.router};
+    model::Capture part{
+        .hidden = wanted.hidden, .router = wanted.router, .indexer = wanted.indexer};
     model->Forward({&chunk, 1}, &part);
     output.logits.insert(output.logits.end(), model->logits().begin(), model->logits().end());
-    Merge(std::move(part), &output);
+    Merge(part, static_cast<int64_t>(ids.size()), &output);
   }
   return output;
 }
@@ -92,7 +109,9 @@ int RunLogits(const LogitsOptions& options) {
   for (const std::string& what : options.capture) {
     wanted.hidden |= what == "hidden";
     wanted.router |= what == "router";
-    if (what == "indexer" || (what == "router" && !model->description().has_moe())) {
+    wanted.indexer |= what == "indexer";
+    const bool sparse = model->description().attention.indexer.num_heads > 0;
+    if ((what == "indexer" && !sparse) || (what == "router" && !model->description().has_moe())) {
       std::fprintf(stderr,
                    "halfmoon: --capture %s: a %s model has none; nothing is written for it\n",
                    what.c_str(), model->description().family.c_str());
@@ -128,6 +147,11 @@ int RunLogits(const LogitsOptions& options) {
       Add(prefix + ".indices", router.indices, rows, tensor::DType::kI32, &tensors);
       Add(prefix + ".weights", router.weights, rows, tensor::DType::kF32, &tensors);
     }
+    for (const model::Capture::Indexer& indexer : outputs[i].indexer) {
+      const std::string prefix = "indexer" + suffix + "." + std::to_string(indexer.layer);
+      Add(prefix + ".scores", indexer.scores, rows, tensor::DType::kF32, &tensors);
+      Add(prefix + ".topk", indexer.top_k, rows, tensor::DType::kI32, &tensors);
+    }
   }
   const Status written = checkpoint::WriteSafetensors(options.out, tensors);
   if (!written.ok()) return Fail(written.error());
@@ -154,7 +178,8 @@ void AddLogitsCommand(CLI::App* app, Action* action) {
       ->add_option(
           "--capture", options->capture,
           "Also keep, comma separated: hidden (hidden.<i>.embed, .<layer>, .final), router "
-          "(router.<i>.<layer>.logits, .indices, .weights), indexer (sparse attention)")
+          "(router.<i>.<layer>.logits, .indices, .weights), indexer (sparse attention: "
+          "indexer.<i>.<layer>.scores, .topk)")
       ->delimiter(',')
       ->check(CLI::IsMember({"hidden", "router", "indexer"}));
   command

@@ -20,6 +20,12 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber)
       ->group("Model");
   command
+      ->add_option("--describe", options->description_file,
+                   "Description file for a model_type that is not built in but made of known parts "
+                   "(docs/formats/description.md)")
+      ->check(CLI::ExistingFile)
+      ->group("Model");
+  command
       ->add_option("-t,--threads", options->threads,
                    "Threads that compute (default: one per physical core)")
       ->check(CLI::Range(0, 1024))

@@ -97,6 +97,7 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   load.max_step_tokens = options.batch_tokens;
   load.max_sequences = options.max_sequences;
   load.progress = progress;
+  load.description_file = options.description_file;
 
   HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(options.model));
   runtime->checkpoint = std::move(opened);

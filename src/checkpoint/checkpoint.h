@@ -27,9 +27,20 @@ enum class RowOrder {
   kRopePairs,
 };
 
+/// Scales that published quantised checkpoints keep in a tensor of their own. A scale holds for
+/// block_rows x block_cols values: w[i, j] = value[i, j] * view[i / block_rows, j / block_cols].
+struct StoredScales {
+  std::string name;
+  tensor::TensorView view;
+  int64_t block_rows = 0;
+  int64_t block_cols = 0;
+};
+
 /// One weight as stored. `view.bytes` points into a mapping that the Checkpoint owns.
 struct StoredTensor {
   tensor::TensorView view;  ///< shape outermost first: [out, in] for a linear layer
+  /// F8_E4M3 and I4x8 only, and always there: `view.shape` is that of the weight.
+  std::optional<StoredScales> scales = std::nullopt;
   RowOrder row_order = RowOrder::kCanonical;
   int64_t rows_per_head = 0;  ///< D of kRopePairs
 

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "checkpoint/file_checkpoint.h"
+#include "checkpoint/published_quantization.h"
 #include "checkpoint/safetensors.h"
 
 namespace halfmoon::checkpoint {
@@ -61,6 +62,7 @@ Result<std::unique_ptr<Checkpoint>> OpenSafetensors(const fs::path& path, const 
   HM_ASSIGN(parts.config, ReadJsonObject(file.parent_path() / "config.json"));
   const size_t header_bytes = opened.index().header_bytes;
   for (const auto& [name, view] : opened.index().tensors) parts.tensors[name] = {.view = view};
+  HM_TRY(JoinScales(parts.config, &parts.tensors).WithContext(file.string()));
   parts.files.push_back({.file = std::move(opened).TakeFile(), .header_bytes = header_bytes});
   return std::unique_ptr<Checkpoint>(std::make_unique<FileCheckpoint>(std::move(parts)));
 }
@@ -86,6 +88,7 @@ Result<std::unique_ptr<Checkpoint>> OpenShardedSafetensors(const fs::path& path,
     const size_t header_bytes = opened.index().header_bytes;
     parts.files.push_back({.file = std::move(opened).TakeFile(), .header_bytes = header_bytes});
   }
+  HM_TRY(JoinScales(parts.config, &parts.tensors).WithContext(index_file.string()));
   return std::unique_ptr<Checkpoint>(std::make_unique<FileCheckpoint>(std::move(parts)));
 }
 

@@ -158,9 +158,41 @@ void PackRow(DType dtype, const std::byte* row, int r, const TileTarget& target)
   }
 }
 
+// F8_E4M3: words of 4 inputs; a scale for each 128 inputs, 256 times as large because kernels
+// decode the values 256 times too small (matmul_f32_impl.h).
+void PackF8(const std::byte* const rows[], const TileScales& scales, const TileTarget& target) {
+  PackUnits(rows, target, target.cols / 4, static_cast<size_t>(target.cols % 4));
+  for (int64_t g = 0; g * kF8Group < target.cols; ++g) {
+    for (int r = 0; r < target.rows; ++r) {
+      float scale;
+      std::memcpy(&scale, scales.rows[r] + g * kF8Group / scales.group * 4, sizeof(scale));
+      scale *= 256.0f;
+      std::memcpy(target.scales + g * 64 + r * 4, &scale, sizeof(scale));
+    }
+  }
+}
+
+void PackI4(const std::byte* const rows[], const TileScales& scales, const TileTarget& target) {
+  using Format = TileFormat<WeightFormat::kU4B>;
+  for (int r = 0; r < target.rows; ++r) {
+    for (int64_t g = 0; g < target.cols / kGroup; ++g) {
+      uint8_t q[kGroup];
+      for (int word = 0; word < 4; ++word) {
+        const uint32_t packed = LoadWord(rows[r] + g * 16 + word * 4);
+        for (int i = 0; i < 8; ++i) q[word * 8 + i] = packed >> (4 * i) & 15u;
+      }
+      PackQuants<WeightFormat::kU4B>(q, target.quants + g * Format::kGroupBytes, r);
+      uint16_t scale;
+      std::memcpy(&scale, scales.rows[r] + g * kGroup / scales.group * 2, sizeof(scale));
+      StoreF16(target.scales + g * Format::kScaleBytes, r, scale);
+    }
+  }
+}
+
 }  // namespace
 
-void PackTileRows(DType dtype, const std::byte* const rows[], const TileTarget& target) {
+void PackTileRows(DType dtype, const std::byte* const rows[], const TileScales& scales,
+                  const TileTarget& target) {
   // The buffer of a new matrix is zero, so rows that do not exist have scale 0.
   switch (dtype) {
     case DType::kF32:
@@ -168,6 +200,10 @@ void PackTileRows(DType dtype, const std::byte* const rows[], const TileTarget& 
     case DType::kF16:
     case DType::kBF16:
       return PackUnits(rows, target, target.cols / 2, static_cast<size_t>(target.cols % 2) * 2);
+    case DType::kF8E4M3:
+      return PackF8(rows, scales, target);
+    case DType::kI4x8:
+      return PackI4(rows, scales, target);
     default:
       for (int r = 0; r < target.rows; ++r) PackRow(dtype, rows[r], r, target);
   }

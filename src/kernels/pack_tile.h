@@ -17,7 +17,14 @@ struct TileTarget {
   int64_t cols = 0;
 };
 
+/// Scales that lie beside the values (RowSource::scales).
+struct TileScales {
+  const std::byte* const* rows = nullptr;  ///< of row r; null where the type has its own
+  int64_t group = 0;                       ///< inputs that share one
+};
+
 /// rows[r]: the stored bytes of row r. Requires a type that FormatFor accepts.
-void PackTileRows(tensor::DType dtype, const std::byte* const rows[], const TileTarget& target);
+void PackTileRows(tensor::DType dtype, const std::byte* const rows[], const TileScales& scales,
+                  const TileTarget& target);
 
 }  // namespace halfmoon::kernels

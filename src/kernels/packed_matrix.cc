@@ -40,6 +40,10 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
     case WeightFormat::kF16:
     case WeightFormat::kBF16:
       return {(k + 1) / 2 * 64, (k + 1) / 2 * 64};
+    case WeightFormat::kF8: {
+      const size_t quants = (k + 3) / 4 * 64;
+      return {quants, quants + (k + kF8Group - 1) / kF8Group * 64};
+    }
     case WeightFormat::kU4D:
       return QuantisedSizes<WeightFormat::kU4D>(groups);
     case WeightFormat::kU4DM:
@@ -54,6 +58,8 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
       return QuantisedSizes<WeightFormat::kU8K>(groups);
     case WeightFormat::kU8S:
       return QuantisedSizes<WeightFormat::kU8S>(groups);
+    case WeightFormat::kU4B:
+      return QuantisedSizes<WeightFormat::kU4B>(groups);
   }
   return {0, 0};
 }
@@ -62,7 +68,7 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
 
 std::string_view WeightFormatName(WeightFormat format) {
   constexpr std::array<std::string_view, kNumWeightFormats> kNames = {
-      "f32", "f16", "bf16", "u4d", "u4dm", "u8d", "u8dm", "u4k", "u8k", "u8s"};
+      "f32", "f16", "bf16", "f8", "u4d", "u4dm", "u8d", "u8dm", "u4k", "u8k", "u8s", "u4b"};
   return kNames[static_cast<size_t>(format)];
 }
 
@@ -84,6 +90,10 @@ Result<WeightFormat> FormatFor(DType dtype) {
       return WeightFormat::kF16;
     case DType::kBF16:
       return WeightFormat::kBF16;
+    case DType::kF8E4M3:
+      return WeightFormat::kF8;
+    case DType::kI4x8:
+      return WeightFormat::kU4B;
     case DType::kQ4_0:
       return WeightFormat::kU4D;
     case DType::kQ4_1:
@@ -105,6 +115,29 @@ Result<WeightFormat> FormatFor(DType dtype) {
   }
 }
 
+namespace {
+
+/// Whether the scales beside the values are such as the format's tiles hold.
+Status CheckScales(const RowSource& source, WeightFormat format) {
+  const int64_t unit = format == WeightFormat::kF8    ? kF8Group
+                       : format == WeightFormat::kU4B ? kGroup
+                                                      : 0;
+  if (unit == 0) return {};
+  if (!source.scales || source.scale_group <= 0 || source.scale_group % unit != 0) {
+    return Error(ErrorCode::kUnsupported,
+                 std::string(tensor::Info(source.dtype).name) + " with a scale for " +
+                     std::to_string(source.scale_group) + " inputs; expected a multiple of " +
+                     std::to_string(unit));
+  }
+  if (format == WeightFormat::kU4B && source.cols % kGroup != 0) {
+    return Error(ErrorCode::kUnsupported,
+                 "I4x8 with " + std::to_string(source.cols) + " inputs; expected a multiple of 32");
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<PackedMatrix> NewPacked(const RowSource& source) {
   HM_ASSIGN(const WeightFormat format, FormatFor(source.dtype));
   const int block = tensor::Info(source.dtype).block_elements;
@@ -119,8 +152,10 @@ Result<PackedMatrix> NewPacked(const RowSource& source) {
                                                   std::string(tensor::Info(source.dtype).name) +
                                                   " blocks of " + std::to_string(block));
   }
+  HM_TRY(CheckScales(source, format).WithContext(shape));
   const quant::QuantTraits* traits = quant::TraitsOf(source.dtype);
-  return PackedMatrix(format, source.rows, source.cols, traits != nullptr ? traits->zero : 0);
+  const int zero = format == WeightFormat::kU4B ? 8 : traits != nullptr ? traits->zero : 0;
+  return PackedMatrix(format, source.rows, source.cols, zero);
 }
 
 void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
@@ -131,8 +166,12 @@ void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
   target.rows = static_cast<int>(std::min(kTileRows, source.rows - t * kTileRows));
   target.cols = source.cols;
   const std::byte* rows[kTileRows];
-  for (int r = 0; r < target.rows; ++r) rows[r] = source.row(t * kTileRows + r);
-  PackTileRows(source.dtype, rows, target);
+  const std::byte* scales[kTileRows] = {};
+  for (int r = 0; r < target.rows; ++r) {
+    rows[r] = source.row(t * kTileRows + r);
+    if (source.scales) scales[r] = source.scales(t * kTileRows + r);
+  }
+  PackTileRows(source.dtype, rows, {.rows = scales, .group = source.scale_group}, target);
 }
 
 Result<PackedMatrix> Pack(const RowSource& source) {

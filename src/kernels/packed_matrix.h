@@ -26,6 +26,7 @@ enum class WeightFormat : uint8_t {
   kF32,   ///< [K][16] f32
   kF16,   ///< [ceil(K/2)][16][2] f16: inputs k, k+1 of a row side by side
   kBF16,  ///< the same in bf16
+  kF8,    ///< [ceil(K/4)][16][4] float8 E4M3; then per 128 inputs f32 d[16], 256 times the scale
   kU4D,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: f16 d[16] (Q4_0)
   kU4DM,  ///< 4-bit, w = d q + m; per 32: f16 d[16], f16 m[16] (Q4_1)
   kU8D,   ///< 8-bit, w = d (q - zero); per 32: f16 d[16] (Q8_0, Q5_0)
@@ -35,8 +36,10 @@ enum class WeightFormat : uint8_t {
   kU8K,   ///< the same with 8-bit quants (Q5_K)
   kU8S,   ///< 8-bit, w = (d sc) (q - zero), sc per 16 inputs; per 256: f16 d[16], i8 sc[16][16]
           ///< (Q6_K)
+  kU4B,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: bf16 d[16] (INT4 with groups)
 };
-inline constexpr int kNumWeightFormats = 10;
+inline constexpr int kNumWeightFormats = 12;
+inline constexpr int64_t kF8Group = 128;  ///< inputs that share a scale of kF8
 
 std::string_view WeightFormatName(WeightFormat format);
 /// True for the formats whose weights are integers with scales.
@@ -81,6 +84,10 @@ struct RowSource {
   int64_t rows = 0;
   int64_t cols = 0;
   std::function<const std::byte*(int64_t row)> row;
+  /// Types without scales of their own (F8_E4M3, I4x8): those of row i, each for scale_group
+  /// inputs; F32 for F8_E4M3, BF16 for I4x8.
+  std::function<const std::byte*(int64_t row)> scales;
+  int64_t scale_group = 0;
 };
 
 /// Lays out an empty matrix for `source`. Errors: kUnsupported (type), kInvalidArgument (cols not

@@ -30,9 +30,9 @@ Status LoadFusedQkv(WeightLoader* loader, const std::string& name, int64_t q_dim
   const int64_t rows = q_dim + 2 * kv_dim;
   const std::string weight = name + ".weight";
   HM_ASSIGN(const MatrixSource source, loader->Source(weight, rows, hidden_dim));
-  HM_ASSIGN(out->q.weight, loader->Pack(source.Rows(0, q_dim), weight));
-  HM_ASSIGN(out->k.weight, loader->Pack(source.Rows(q_dim, kv_dim), weight));
-  HM_ASSIGN(out->v.weight, loader->Pack(source.Rows(q_dim + kv_dim, kv_dim), weight));
+  HM_ASSIGN(out->q.weight, loader->Pack(source, 0, q_dim));
+  HM_ASSIGN(out->k.weight, loader->Pack(source, q_dim, kv_dim));
+  HM_ASSIGN(out->v.weight, loader->Pack(source, q_dim + kv_dim, kv_dim));
   if (!has_bias) return {};
   HM_ASSIGN(const std::vector<float> bias, loader->Vector(name + ".bias", rows));
   out->q.bias.assign(bias.begin(), bias.begin() + q_dim);
@@ -53,15 +53,15 @@ Status LoadFusedUp(WeightLoader* loader, const std::string& name,
   std::vector<float> transposed(static_cast<size_t>(c * dn));
   for (int64_t head = 0; head < attention.num_heads; ++head) {
     for (int64_t j = 0; j < dn; ++j) {
-      source.DecodeRow(head * head_rows + j, row);
+      HM_TRY(source.DecodeRow(head * head_rows + j, row));
       for (int64_t i = 0; i < c; ++i) {
         transposed[static_cast<size_t>(i * dn + j)] = row[static_cast<size_t>(i)];
       }
     }
-    HM_ASSIGN(kernels::PackedMatrix key_up, PackExact(loader, transposed, c, dn, name));
+    HM_ASSIGN(kernels::PackedMatrix key_up, loader->PackExact(transposed, c, dn, name));
     out->key_up.push_back(std::move(key_up));
     HM_ASSIGN(kernels::PackedMatrix value_up,
-              loader->Pack(source.Rows(head * head_rows + dn, mla.value_dim), name));
+              loader->Pack(source, head * head_rows + dn, mla.value_dim));
     out->value_up.push_back(std::move(value_up));
   }
   return {};
@@ -76,10 +76,10 @@ Status LoadSplitUp(WeightLoader* loader, const std::string& k_b, const std::stri
   HM_ASSIGN(const MatrixSource values, loader->Source(v_b, heads * mla.value_dim, mla.latent_dim));
   for (int64_t head = 0; head < heads; ++head) {
     HM_ASSIGN(kernels::PackedMatrix key_up,
-              loader->Pack(keys.Rows(head * mla.latent_dim, mla.latent_dim), k_b));
+              loader->Pack(keys, head * mla.latent_dim, mla.latent_dim));
     out->key_up.push_back(std::move(key_up));
     HM_ASSIGN(kernels::PackedMatrix value_up,
-              loader->Pack(values.Rows(head * mla.value_dim, mla.value_dim), v_b));
+              loader->Pack(values, head * mla.value_dim, mla.value_dim));
     out->value_up.push_back(std::move(value_up));
   }
   return {};

@@ -1,13 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/matrix_source.h"
 
+#include <cmath>
+#include <cstring>
+#include <numeric>
 #include <utility>
-#include <vector>
 
-#include "base/check.h"
 #include "quant/quant.h"
+#include "tensor/float16.h"
 
 namespace halfmoon::model {
+namespace {
+
+using tensor::DType;
+
+// Larger ones are no scales of weights, and 256 times as much still has to be finite.
+constexpr float kMaxScale = 1e30f;
+
+float LoadScale(const checkpoint::StoredScales& scales, const std::byte* row, int64_t index) {
+  if (scales.view.dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, row + 4 * index, sizeof(value));
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, row + 2 * index, sizeof(bits));
+  return tensor::BF16ToF32(bits);
+}
+
+Status CheckScales(const checkpoint::StoredScales& scales) {
+  const int64_t count = scales.view.shape[0] * scales.view.shape[1];
+  for (int64_t i = 0; i < count; ++i) {
+    const float scale = LoadScale(scales, scales.view.bytes.data(), i);
+    if (std::abs(scale) <= kMaxScale) continue;
+    return Error(ErrorCode::kCorrupt, "tensor '" + scales.name + "': scale [" +
+                                          std::to_string(i / scales.view.shape[1]) + ", " +
+                                          std::to_string(i % scales.view.shape[1]) + "] is " +
+                                          std::to_string(scale) +
+                                          "; expected a finite number up to 1e30");
+  }
+  return {};
+}
+
+}  // namespace
 
 Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint,
                                         const std::string& name, int64_t rows, int64_t cols) {
@@ -26,6 +61,10 @@ Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint
   source.name_ = name;
   source.stored_ = stored;
   source.row_bytes_ = stored->view.bytes.size() / static_cast<size_t>(rows);
+  if (stored->scales.has_value()) {
+    HM_TRY(CheckScales(*stored->scales));
+    return source;
+  }
   // Proves that the type decodes, once, so that reading a row cannot fail.
   std::vector<float> row(static_cast<size_t>(cols));
   HM_TRY(quant::DecodeRow(stored->view.dtype, stored->view.bytes.data(), cols, row.data())
@@ -33,34 +72,76 @@ Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint
   return source;
 }
 
-kernels::RowSource MatrixSource::Rows(int64_t first, int64_t count) const {
-  return {.dtype = stored_->view.dtype,
-          .rows = count,
-          .cols = cols(),
-          .row = [stored = stored_, row_bytes = row_bytes_, first](int64_t row) {
-            return stored->view.bytes.data() +
-                   static_cast<size_t>(stored->StoredRow(first + row)) * row_bytes;
-          }};
+bool MatrixSource::packs() const {
+  if (!stored_->scales.has_value()) return true;
+  const int64_t group = stored_->scales->block_cols;
+  if (stored_->view.dtype == DType::kF8E4M3) return group % kernels::kF8Group == 0;
+  return cols() % kernels::kGroup == 0 && group % kernels::kGroup == 0;
+}
+
+const std::byte* MatrixSource::ScaleBytes(int64_t row) const {
+  const checkpoint::StoredScales& scales = *stored_->scales;
+  const int64_t scale_row = stored_->StoredRow(row) / scales.block_rows;
+  return scales.view.bytes.data() +
+         static_cast<size_t>(scale_row) *
+             (scales.view.bytes.size() / static_cast<size_t>(scales.view.shape[0]));
 }
 
 kernels::RowSource MatrixSource::Gather(std::vector<int64_t> order) const {
-  const auto count = static_cast<int64_t>(order.size());
-  return {.dtype = stored_->view.dtype,
-          .rows = count,
-          .cols = cols(),
-          .row = [stored = stored_, row_bytes = row_bytes_, order = std::move(order)](int64_t row) {
-            return stored->view.bytes.data() +
-                   static_cast<size_t>(stored->StoredRow(order[static_cast<size_t>(row)])) *
-                       row_bytes;
-          }};
+  kernels::RowSource source{
+      .dtype = stored_->view.dtype, .rows = static_cast<int64_t>(order.size()), .cols = cols()};
+  if (stored_->scales.has_value()) {
+    source.scale_group = stored_->scales->block_cols;
+    source.scales = [from = *this, order](int64_t row) {
+      return from.ScaleBytes(order[static_cast<size_t>(row)]);
+    };
+  }
+  source.row = [from = *this, order = std::move(order)](int64_t row) {
+    return from.RowBytes(order[static_cast<size_t>(row)]);
+  };
+  return source;
 }
 
-void MatrixSource::DecodeRow(int64_t row, std::span<float> out) const {
+Status MatrixSource::CheckRow(int64_t row) const {
+  if (!needs_check()) return {};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(RowBytes(row));
+  for (int64_t j = 0; j < cols(); ++j) {
+    if ((bytes[j] & 0x7Fu) != 0x7Fu) continue;
+    return Error(ErrorCode::kCorrupt, "tensor '" + name_ + "': value [" + std::to_string(row) +
+                                          ", " + std::to_string(j) + "] is not a number");
+  }
+  return {};
+}
+
+Status MatrixSource::DecodeRow(int64_t row, std::span<float> out) const {
   HM_CHECK(static_cast<int64_t>(out.size()) == cols());
-  const std::byte* bytes =
-      stored_->view.bytes.data() + static_cast<size_t>(stored_->StoredRow(row)) * row_bytes_;
-  const Status decoded = quant::DecodeRow(stored_->view.dtype, bytes, cols(), out.data());
-  HM_CHECK(decoded.ok(), decoded.ok() ? "" : decoded.error().message());
+  const std::byte* bytes = RowBytes(row);
+  if (!stored_->scales.has_value()) {
+    return quant::DecodeRow(stored_->view.dtype, bytes, cols(), out.data())
+        .WithContext("tensor '" + name_ + "'");
+  }
+  HM_TRY(CheckRow(row));
+  const checkpoint::StoredScales& scales = *stored_->scales;
+  const std::byte* scale_row = ScaleBytes(row);
+  for (int64_t j = 0; j < cols(); ++j) {
+    const float scale = LoadScale(scales, scale_row, j / scales.block_cols);
+    float value = 0.0f;
+    if (stored_->view.dtype == DType::kF8E4M3) {
+      value = tensor::F8E4M3ToF32(static_cast<uint8_t>(bytes[j]));
+    } else {
+      uint32_t word;
+      std::memcpy(&word, bytes + j / 8 * 4, sizeof(word));
+      value = static_cast<float>(static_cast<int>(word >> 4 * (j % 8) & 15u) - 8);
+    }
+    out[static_cast<size_t>(j)] = value * scale;
+  }
+  return {};
+}
+
+std::vector<int64_t> RowRange(int64_t first, int64_t count) {
+  std::vector<int64_t> rows(static_cast<size_t>(count));
+  std::iota(rows.begin(), rows.end(), first);
+  return rows;
 }
 
 }  // namespace halfmoon::model

@@ -19,7 +19,7 @@ namespace halfmoon::model {
 class MatrixSource {
  public:
   /// `name` with its ".weight". Errors name the tensor, expected and found: missing, another
-  /// shape, scales that do not fit it, a type that cannot hold weights.
+  /// shape, a type that cannot hold weights, scales that are not finite.
   static Result<MatrixSource> Find(const checkpoint::Checkpoint& checkpoint,
                                    const std::string& name, int64_t rows, int64_t cols);
 
@@ -29,18 +29,32 @@ class MatrixSource {
   /// Bytes in the file.
   size_t stored_bytes() const { return stored_->view.bytes.size(); }
 
-  /// Rows [first, first + count) for packing without loss.
-  kernels::RowSource Rows(int64_t first, int64_t count) const;
-  kernels::RowSource AllRows() const { return Rows(0, rows()); }
-  /// The rows listed, in that order: row i of the result is row order[i] of the tensor.
+  /// Whether a kernel format holds the rows as they are stored; otherwise they have to go through
+  /// DecodeRow.
+  bool packs() const;
+  /// The rows listed, in that order, for packing: row i of the result is row order[i] of the
+  /// tensor. Requires packs().
   kernels::RowSource Gather(std::vector<int64_t> order) const;
-  /// Row `row` in float32. out holds cols() floats.
-  void DecodeRow(int64_t row, std::span<float> out) const;
+  /// Row `row` in float32. out holds cols() floats. Errors: kCorrupt naming a value that is not a
+  /// number.
+  Status DecodeRow(int64_t row, std::span<float> out) const;
+  /// Whether CheckRow is due before packing: the kernels' decoding knows numbers only.
+  bool needs_check() const { return stored_->view.dtype == tensor::DType::kF8E4M3; }
+  /// That a row holds numbers only. Errors as DecodeRow.
+  Status CheckRow(int64_t row) const;
 
  private:
+  const std::byte* RowBytes(int64_t row) const {
+    return stored_->view.bytes.data() + static_cast<size_t>(stored_->StoredRow(row)) * row_bytes_;
+  }
+  const std::byte* ScaleBytes(int64_t row) const;
+
   std::string name_;
   const checkpoint::StoredTensor* stored_ = nullptr;
   size_t row_bytes_ = 0;
 };
+
+/// first, first + 1, .. first + count - 1.
+std::vector<int64_t> RowRange(int64_t first, int64_t count);
 
 }  // namespace halfmoon::model

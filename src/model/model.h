@@ -34,7 +34,10 @@ struct LoadOptions {
   int block_size = 32;                        ///< token slots of a KV page, multiple of 16
   int max_step_tokens = 512;                  ///< most rows of one Forward
   int max_sequences = 64;                     ///< most sequences of one Forward
-  int max_context = 0;    ///< positions a sequence may reach; 0: the model's own limit
+  int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
+  /// A description file (description_file.h) instead of the family that config.json names; empty:
+  /// none.
+  std::filesystem::path description_file;
   bool load_mtp = false;  ///< the draft layer for multi-token prediction too, where there is one
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;

@@ -7,6 +7,7 @@
 #include "model/arch/registry.h"
 #include "model/blocks.h"
 #include "model/cost.h"
+#include "model/description_file.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -224,7 +225,10 @@ Model::~Model() = default;
 Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint,
                                            ThreadPool* pool, const LoadOptions& options) {
   const std::string file = checkpoint->path().string();
-  Result<ModelDescription> described = Describe(checkpoint->config());
+  Result<ModelDescription> described =
+      options.description_file.empty()
+          ? Describe(checkpoint->config())
+          : DescribeByFile(options.description_file, checkpoint->config());
   if (!described.ok()) return described.error().WithContext(file);
   ModelDescription description = std::move(described).value();
   if (!options.load_mtp) description.num_mtp_layers = 0;

@@ -2,13 +2,28 @@
 #include "model/weight_loader.h"
 
 #include <bit>
-#include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "quant/quant.h"
 #include "tensor/float16.h"
 
 namespace halfmoon::model {
+namespace {
+
+Status CheckAll(const MatrixSource& source, std::span<const int64_t> rows, ThreadPool* pool) {
+  std::mutex mutex;
+  Status checked;
+  pool->ParallelFor(rows.size(), [&](size_t i, int) {
+    Status row = source.CheckRow(rows[i]);
+    if (row.ok()) return;
+    const std::lock_guard lock(mutex);
+    checked = std::move(row);
+  });
+  return checked;
+}
+
+}  // namespace
 
 Result<const checkpoint::StoredTensor*> WeightLoader::Find(const std::string& name,
                                                            const tensor::Shape& shape) const {
@@ -31,8 +46,22 @@ Result<MatrixSource> WeightLoader::Source(const std::string& name, int64_t rows,
   return source;
 }
 
-Result<kernels::PackedMatrix> WeightLoader::Pack(const kernels::RowSource& source,
-                                                 const std::string& name) {
+Result<kernels::PackedMatrix> WeightLoader::Pack(const MatrixSource& source,
+                                                 std::vector<int64_t> order) {
+  if (source.packs()) {
+    if (source.needs_check()) HM_TRY(CheckAll(source, order, pool_));
+    return PackRows(source.Gather(std::move(order)), source.name());
+  }
+  std::vector<float> decoded(order.size() * static_cast<size_t>(source.cols()));
+  for (size_t i = 0; i < order.size(); ++i) {
+    const auto cols = static_cast<size_t>(source.cols());
+    HM_TRY(source.DecodeRow(order[i], std::span(decoded).subspan(i * cols, cols)));
+  }
+  return PackExact(decoded, static_cast<int64_t>(order.size()), source.cols(), source.name());
+}
+
+Result<kernels::PackedMatrix> WeightLoader::PackRows(const kernels::RowSource& source,
+                                                     const std::string& name) {
   Result<kernels::PackedMatrix> packed = kernels::NewPacked(source);
   if (!packed.ok()) return packed.error().WithContext("tensor '" + name + "'");
   pool_->ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t tile, int) {
@@ -59,7 +88,7 @@ Result<Linear> WeightLoader::LinearLayer(const std::string& name, int64_t rows, 
   Linear linear;
   const std::string weight = name + ".weight";
   HM_ASSIGN(const MatrixSource source, Source(weight, rows, cols));
-  HM_ASSIGN(linear.weight, Pack(source.AllRows(), weight));
+  HM_ASSIGN(linear.weight, Pack(source, 0, rows));
   if (has_bias) {
     HM_ASSIGN(linear.bias, Vector(name + ".bias", rows));
   }
@@ -72,7 +101,7 @@ Result<Linear> WeightLoader::ReorderedLinear(const std::string& name, int64_t co
   const auto rows = static_cast<int64_t>(order.size());
   const std::string weight = name + ".weight";
   HM_ASSIGN(const MatrixSource source, Source(weight, rows, cols));
-  HM_ASSIGN(linear.weight, Pack(source.Gather(order), weight));
+  HM_ASSIGN(linear.weight, Pack(source, order));
   if (has_bias) {
     HM_ASSIGN(const std::vector<float> bias, Vector(name + ".bias", rows));
     for (const int64_t row : order) linear.bias.push_back(bias[static_cast<size_t>(row)]);
@@ -85,8 +114,8 @@ void WeightLoader::Done(size_t bytes) {
   if (progress_) progress_(done_bytes_, checkpoint_.size_bytes());
 }
 
-Result<kernels::PackedMatrix> PackExact(WeightLoader* loader, const std::vector<float>& from,
-                                        int64_t rows, int64_t cols, const std::string& name) {
+Result<kernels::PackedMatrix> WeightLoader::PackExact(const std::vector<float>& from, int64_t rows,
+                                                      int64_t cols, const std::string& name) {
   bool fits_bf16 = true;
   bool fits_f16 = true;
   for (const float value : from) {
@@ -97,28 +126,28 @@ Result<kernels::PackedMatrix> PackExact(WeightLoader* loader, const std::vector<
     fits_f16 = fits_f16 && there_and_back == bits;
   }
   if (!fits_bf16 && !fits_f16) {
-    return loader->Pack({.dtype = tensor::DType::kF32,
-                         .rows = rows,
-                         .cols = cols,
-                         .row =
-                             [&](int64_t row) {
-                               return reinterpret_cast<const std::byte*>(from.data() + row * cols);
-                             }},
-                        name);
+    return PackRows({.dtype = tensor::DType::kF32,
+                     .rows = rows,
+                     .cols = cols,
+                     .row =
+                         [&](int64_t row) {
+                           return reinterpret_cast<const std::byte*>(from.data() + row * cols);
+                         }},
+                    name);
   }
   std::vector<uint16_t> halves(from.size());
   for (size_t i = 0; i < from.size(); ++i) {
     halves[i] = fits_bf16 ? static_cast<uint16_t>(std::bit_cast<uint32_t>(from[i]) >> 16)
                           : tensor::F32ToF16(from[i]);
   }
-  return loader->Pack({.dtype = fits_bf16 ? tensor::DType::kBF16 : tensor::DType::kF16,
-                       .rows = rows,
-                       .cols = cols,
-                       .row =
-                           [&](int64_t row) {
-                             return reinterpret_cast<const std::byte*>(halves.data() + row * cols);
-                           }},
-                      name);
+  return PackRows({.dtype = fits_bf16 ? tensor::DType::kBF16 : tensor::DType::kF16,
+                   .rows = rows,
+                   .cols = cols,
+                   .row =
+                       [&](int64_t row) {
+                         return reinterpret_cast<const std::byte*>(halves.data() + row * cols);
+                       }},
+                  name);
 }
 
 }  // namespace halfmoon::model

@@ -27,8 +27,16 @@ class WeightLoader {
                                                const tensor::Shape& shape) const;
   /// A whole matrix to take parts from; counts as read for the progress.
   Result<MatrixSource> Source(const std::string& name, int64_t rows, int64_t cols);
-  /// Packs without loss. `name` is for messages.
-  Result<kernels::PackedMatrix> Pack(const kernels::RowSource& source, const std::string& name);
+  /// Packs the rows listed without loss, in that order.
+  Result<kernels::PackedMatrix> Pack(const MatrixSource& source, std::vector<int64_t> order);
+  /// Packs rows [first, first + count).
+  Result<kernels::PackedMatrix> Pack(const MatrixSource& source, int64_t first, int64_t count) {
+    return Pack(source, RowRange(first, count));
+  }
+  /// `from` [rows, cols] in float32 as a matrix of the smallest plain format that holds every value
+  /// exactly: BF16, F16 or F32. `name` is for messages.
+  Result<kernels::PackedMatrix> PackExact(const std::vector<float>& from, int64_t rows,
+                                          int64_t cols, const std::string& name);
   Result<std::vector<float>> Vector(const std::string& name, int64_t n);
   /// `name`.weight [rows, cols] and, where has_bias, `name`.bias [rows].
   Result<Linear> LinearLayer(const std::string& name, int64_t rows, int64_t cols, bool has_bias);
@@ -37,6 +45,7 @@ class WeightLoader {
                                  const std::vector<int64_t>& order);
 
  private:
+  Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name);
   void Done(size_t bytes);
 
   const checkpoint::Checkpoint& checkpoint_;
@@ -44,11 +53,6 @@ class WeightLoader {
   const std::function<void(size_t, size_t)>& progress_;
   size_t done_bytes_ = 0;
 };
-
-/// `from` [rows, cols] in float32 as a matrix of the smallest plain format that holds every value
-/// exactly: BF16, F16 or F32.
-Result<kernels::PackedMatrix> PackExact(WeightLoader* loader, const std::vector<float>& from,
-                                        int64_t rows, int64_t cols, const std::string& name);
 
 /// Grouped-query attention of `layer` (without the output projection).
 Result<GroupedAttentionWeights> LoadGroupedAttention(WeightLoader* loader,

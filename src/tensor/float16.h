@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalar conversions between float32 and the 16-bit float formats, as raw bits. Exact where the
+// Scalar conversions between float32 and the narrow float formats, as raw bits. Exact where the
 // target can hold the value, else rounded to nearest, ties to even; infinities stay, a NaN stays a
 // NaN.
 #pragma once
@@ -52,6 +52,15 @@ constexpr uint16_t F32ToBF16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+/// float32 of float8 E4M3 (finite-only: no infinities, NaN where all bits but the sign are set);
+/// every value is exact.
+constexpr float F8E4M3ToF32(uint8_t bits) {
+  if ((bits & 0x7Fu) == 0x7Fu) return std::bit_cast<float>(0x7FC00000u);
+  // Its exponent and mantissa as those of a binary16 number with 8 less in the exponent.
+  const auto half = static_cast<uint16_t>((bits & 0x80u) << 8 | (bits & 0x7Fu) << 7);
+  return F16ToF32(half) * 256.0f;
 }
 
 }  // namespace halfmoon::tensor

@@ -39,6 +39,7 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kI4x8,  ///< eight 4-bit integers in a 32-bit word, low bits first, stored + 8
 };
 
 struct DTypeInfo {

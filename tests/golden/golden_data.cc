@@ -26,6 +26,7 @@ class QuantisedCheckpoint final : public checkpoint::Checkpoint {
       : from_(std::move(from)), dtype_(dtype) {
     for (const std::string& name : from_->Names()) {
       const checkpoint::StoredTensor& stored = *from_->Find(name);
+      if (stored.scales.has_value()) continue;  // Quantised as published.
       // As published quantised files have it: embeddings and norms stay, and so do what chooses
       // experts or keys, and rows of uneven length.
       const bool router = name.ends_with("mlp.gate.weight") || name.ends_with("moe.gate.weight");
@@ -101,12 +102,17 @@ std::vector<std::string> Variants() {
           "mixtral/base",
           "mixtral/sliding_window",
           "deepseek_v3/bf16",
+          "deepseek_v3/fp8",
           "deepseek_v3/no_q_lora_no_yarn",
           "deepseek_v32/bf16",
+          "deepseek_v32/fp8_ue8m0",
           "kimi_k2/bf16",
+          "kimi_k2/int4",
           "minimax_m2/bf16",
+          "minimax_m2/fp8",
           "bailing_moe_v2/bf16_mtp",
-          "bailing_moe_v2/one_group_qkv_bias"};
+          "bailing_moe_v2/one_group_qkv_bias",
+          "glm4_moe/bf16_mtp"};
 }
 
 std::vector<std::string> VariantsWith(const std::string& tensor) {
@@ -175,6 +181,11 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.block_size = 16;
   options.max_context = 1024;
   options.load_mtp = spec.load_mtp;
+  // Families that only a file describes: users get it with the examples.
+  const std::filesystem::path description =
+      std::filesystem::path(HALFMOON_SOURCE_DIR) / "examples" / "descriptions" /
+      (std::string(checkpoint->config().at("model_type").as_string()) + ".json");
+  if (std::filesystem::exists(description)) options.description_file = description;
   loaded.model = Must(model::Model::Load(std::move(checkpoint), loaded.pool.get(), options));
   return loaded;
 }

@@ -13,6 +13,7 @@ void MatMulF32(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
 template void MatMulF32<WeightFormat::kF32>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kF16>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kBF16>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulF32<WeightFormat::kF8>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU4D>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU4DM>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU8D>(const MatMulArgs&, int64_t, int64_t);
@@ -20,5 +21,6 @@ template void MatMulF32<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_t
 template void MatMulF32<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulF32<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx512

@@ -25,7 +25,7 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, float
       tile + args.quant_bytes + g / Format::kScaleGroups * Format::kScaleBytes;
   const int64_t sub = g % Format::kScaleGroups;
   Float d[2];
-  d[0] = d[1] = V::LoadF16(scales);
+  d[0] = d[1] = Format::kHasBf16Scale ? V::LoadBF16(scales) : V::LoadF16(scales);
   Float m = V::Zero();
   if constexpr (Format::kHalves) {
     d[0] = V::Mul(d[0], V::ToFloat(V::LoadI8(scales + Format::kScOffset + 32 * sub)));
@@ -83,6 +83,25 @@ const float* DecodePanel(const MatMulArgs& args, const std::byte* tile, int64_t 
         V::Store(buffer + k * 16, V::FromBits(V::ShiftLeft(pair, 16)));
         V::Store(buffer + k * 16 + 16, V::FromBits(V::AndI(pair, high)));
       }
+    }
+    return buffer;
+  } else if constexpr (F == WeightFormat::kF8) {
+    // Exponent and mantissa of E4M3 are those of a binary16 number 256 times too small; the scales
+    // of the tile make up for it.
+    using Int = typename V::I;
+    static_assert(kF32Panel == kF8Group);
+    const typename V::F d =
+        V::Load(reinterpret_cast<const float*>(tile + args.quant_bytes) + k0 / kF8Group * 16);
+    const Int sign = V::SetI(0x80);
+    const Int rest = V::SetI(0x7F);
+    for (int64_t k = 0; k < count; k += 4) {
+      const Int four = V::LoadI(tile + (k0 + k) * 16);
+      Unroll<4>([&](int i) HALFMOON_INLINE {
+        const Int byte = V::ShiftRight(four, 8 * i);
+        const Int half =
+            V::AddI(V::ShiftLeft(V::AndI(byte, sign), 8), V::ShiftLeft(V::AndI(byte, rest), 7));
+        V::Store(buffer + (k + i) * 16, V::Mul(V::LowF16(half), d));
+      });
     }
     return buffer;
   } else {

@@ -53,7 +53,8 @@ void LoadGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, Group* 
       tile + args.quant_bytes + g / Format::kScaleGroups * Format::kScaleBytes;
   const int64_t sub = g % Format::kScaleGroups;
   for (int r = 0; r < kRows; ++r) {
-    const float d = LoadF16(scales, r);
+    const float d =
+        Format::kHasBf16Scale ? tensor::BF16ToF32(LoadU16(scales, r)) : LoadF16(scales, r);
     group->d[0][r] = group->d[1][r] = d;
     group->m[r] = 0.0f;
     if constexpr (Format::kHasMin && !Format::kIsSuper) {
@@ -84,6 +85,17 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, int c
       for (int r = 0; r < kRows; ++r) {
         const uint16_t bits = LoadU16(tile, (g * kInputs + k) / 2 * 32 + 2 * r + k % 2);
         w[k][r] = F == WeightFormat::kF16 ? tensor::F16ToF32(bits) : tensor::BF16ToF32(bits);
+      }
+    }
+  } else if constexpr (F == WeightFormat::kF8) {
+    const std::byte* scales = tile + args.quant_bytes + g * kInputs / kF8Group * 64;
+    for (int k = 0; k < count; ++k) {
+      for (int r = 0; r < kRows; ++r) {
+        float d;
+        std::memcpy(&d, scales + 4 * r, sizeof(d));
+        const auto bits = static_cast<uint32_t>(tile[(g * kInputs + k) / 4 * 64 + 4 * r + k % 4]);
+        w[k][r] =
+            tensor::F16ToF32(static_cast<uint16_t>((bits & 0x80u) << 8 | (bits & 0x7Fu) << 7)) * d;
       }
     }
   } else {
@@ -178,6 +190,7 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
 HALFMOON_INSTANTIATE(MatMulF32, kF32)
 HALFMOON_INSTANTIATE(MatMulF32, kF16)
 HALFMOON_INSTANTIATE(MatMulF32, kBF16)
+HALFMOON_INSTANTIATE(MatMulF32, kF8)
 HALFMOON_INSTANTIATE(MatMulF32, kU4D)
 HALFMOON_INSTANTIATE(MatMulF32, kU4DM)
 HALFMOON_INSTANTIATE(MatMulF32, kU8D)
@@ -185,6 +198,7 @@ HALFMOON_INSTANTIATE(MatMulF32, kU8DM)
 HALFMOON_INSTANTIATE(MatMulF32, kU4K)
 HALFMOON_INSTANTIATE(MatMulF32, kU8K)
 HALFMOON_INSTANTIATE(MatMulF32, kU8S)
+HALFMOON_INSTANTIATE(MatMulF32, kU4B)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4D)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4DM)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8D)
@@ -192,6 +206,7 @@ HALFMOON_INSTANTIATE(MatMulInt8, kU8DM)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4K)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8K)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8S)
+HALFMOON_INSTANTIATE(MatMulInt8, kU4B)
 #undef HALFMOON_INSTANTIATE
 
 }  // namespace halfmoon::kernels::generic

@@ -34,6 +34,11 @@ inline __m256 HalfFloats(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
+inline __m256 Bf16Floats(const uint8_t* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
 inline __m256 Bytes(const uint8_t* p) {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
@@ -108,7 +113,8 @@ HALFMOON_INLINE inline void MultiplyGroup(const MatMulArgs& args, const uint8_t*
     const int word = kWords * step;
     Accumulate<F, R, kWords>(args, quants, q, word, Format::kHalves && word >= 4 ? second : sums);
   });
-  __m256 d = HalfFloats(scales + 16 * half);
+  __m256 d =
+      Format::kHasBf16Scale ? Bf16Floats(scales + 16 * half) : HalfFloats(scales + 16 * half);
   if constexpr (Format::kHalves) {
     const uint8_t* sc = scales + Format::kScOffset + 32 * sub + 8 * half;
     const __m256 d_first = _mm256_mul_ps(d, SignedBytes(sc));
@@ -220,5 +226,6 @@ template void MatMulInt8<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_
 template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx2

@@ -35,6 +35,11 @@ inline __m512 HalfFloats(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
+inline __m512 Bf16Floats(const uint8_t* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
 inline __m512 Bytes(const uint8_t* p) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
@@ -91,7 +96,7 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
     });
   }
   const uint8_t* scales = cursor.scales;
-  __m512 d = HalfFloats(scales);
+  __m512 d = Format::kHasBf16Scale ? Bf16Floats(scales) : HalfFloats(scales);
   if constexpr (Format::kHalves) {
     const uint8_t* sc = scales + Format::kScOffset + 32 * sub;
     const __m512 d_first = _mm512_mul_ps(d, SignedBytes(sc));
@@ -215,5 +220,6 @@ template void MatMulInt8<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_
 template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx512

@@ -13,8 +13,9 @@ namespace halfmoon::kernels {
 /// Where the scales of a quantised tile lie. A scale block covers `kScaleGroups` groups of 32.
 template <WeightFormat F>
 struct TileFormat {
-  static constexpr bool kIs4Bit =
-      F == WeightFormat::kU4D || F == WeightFormat::kU4DM || F == WeightFormat::kU4K;
+  static constexpr bool kIs4Bit = F == WeightFormat::kU4D || F == WeightFormat::kU4DM ||
+                                  F == WeightFormat::kU4K || F == WeightFormat::kU4B;
+  static constexpr bool kHasBf16Scale = F == WeightFormat::kU4B;  ///< d is bf16 instead of f16
   static constexpr bool kIsSuper =
       F == WeightFormat::kU4K || F == WeightFormat::kU8K || F == WeightFormat::kU8S;
   static constexpr bool kHasMin = F == WeightFormat::kU4DM || F == WeightFormat::kU8DM ||

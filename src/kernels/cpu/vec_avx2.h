@@ -104,6 +104,13 @@ struct Vec {
     const auto* v = static_cast<const __m128i*>(p);
     return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
   }
+  static F LoadBF16(const void* p) {
+    const auto* v = static_cast<const __m128i*>(p);
+    const auto widen = [](__m128i bits) {
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    };
+    return {widen(_mm_loadu_si128(v)), widen(_mm_loadu_si128(v + 1))};
+  }
   static void StoreF16(void* p, F x) {
     constexpr int kRounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     auto* v = static_cast<__m128i*>(p);

@@ -35,7 +35,8 @@ Result<ModelDescription> Describe(const json::object& config) {
     known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
   return Error(ErrorCode::kUnsupported,
-               "model_type '" + model_type + "' is not supported; known: " + known);
+               "model_type '" + model_type + "' is not supported; known: " + known +
+                   ". If its parts are known, a description file makes it run (--describe)");
 }
 
 }  // namespace halfmoon::model

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quantised weights as safetensors checkpoints publish them (models.md 0, Quantised weights):
+// values in one tensor, scales in another, how they fit in config.json.
+#pragma once
+
+#include "base/json.h"
+#include "base/result.h"
+#include "checkpoint/gguf_translate.h"
+
+namespace halfmoon::checkpoint {
+
+/// Joins values with their scales, so that each weight is one StoredTensor `X.weight`:
+///  - fp8 (DeepSeek, MiniMax, Kimi K2 Instruct): F8_E4M3 `X.weight` [n, k] with F32
+///    `X.weight_scale_inv` [ceil(n / b), ceil(k / b)] for blocks of b x b;
+///  - compressed-tensors, pack-quantized, 4 bits (Kimi K2 Thinking): I32 `X.weight_packed`
+///    [n, ceil(k / 8)] with `X.weight_scale` [n, k / group] and `X.weight_shape`; becomes I4x8
+///    `X.weight`.
+/// The scale tensors themselves disappear. Errors name what is not known of
+/// `quantization_config`, and the tensor, expected and found.
+Status JoinScales(const json::object& config, TensorMap* tensors);
+
+}  // namespace halfmoon::checkpoint

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products on weights whose scales lie beside them: float8 with blocks, 4-bit with groups.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <ostream>
+#include <random>
+
+#include "kernels/test_support.h"
+#include "tensor/float16.h"
+
+namespace halfmoon::kernels {
+namespace {
+
+struct Case {
+  tensor::DType dtype;
+  int64_t rows;
+  int64_t cols;
+  int64_t group;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << tensor::Info(c.dtype).name << " [" << c.rows << ", " << c.cols << "] group "
+             << c.group;
+}
+
+/// Random values with a scale per row and group, and what they decode to.
+class Weights {
+ public:
+  explicit Weights(const Case& c) : case_(c) {
+    std::mt19937 random(7);
+    const bool f8 = c.dtype == tensor::DType::kF8E4M3;
+    row_bytes_ = static_cast<size_t>(f8 ? c.cols : (c.cols + 7) / 8 * 4);
+    groups_ = (c.cols + c.group - 1) / c.group;
+    bytes_.resize(static_cast<size_t>(c.rows) * row_bytes_);
+    scales_.resize(static_cast<size_t>(c.rows * groups_) * 4);
+    for (int64_t i = 0; i < c.rows * groups_; ++i) {
+      const float scale = 0.001f * static_cast<float>(1 + random() % 1000);
+      if (f8) {
+        std::memcpy(scales_.data() + 4 * i, &scale, 4);
+      } else {
+        const uint16_t bits = tensor::F32ToBF16(scale);
+        std::memcpy(scales_.data() + 2 * i, &bits, 2);
+      }
+    }
+    for (int64_t r = 0; r < c.rows; ++r) {
+      auto* row = reinterpret_cast<uint8_t*>(bytes_.data()) + static_cast<size_t>(r) * row_bytes_;
+      for (size_t j = 0; j < row_bytes_; ++j) {
+        row[j] = static_cast<uint8_t>(random());
+        if (f8 && (row[j] & 0x7F) == 0x7F) row[j] = 0;
+      }
+      for (int64_t k = 0; k < c.cols; ++k) decoded.push_back(Value(row, r, k));
+    }
+    Result<PackedMatrix> result = Pack(
+        {.dtype = c.dtype,
+         .rows = c.rows,
+         .cols = c.cols,
+         .row = [this](int64_t r) { return bytes_.data() + static_cast<size_t>(r) * row_bytes_; },
+         .scales =
+             [this, f8](int64_t r) {
+               return scales_.data() + static_cast<size_t>(r * groups_) * (f8 ? 4 : 2);
+             },
+         .scale_group = c.group});
+    EXPECT_TRUE(result.ok()) << result.error().message();
+    packed = std::move(result).value();
+  }
+
+  std::vector<float> decoded;  ///< [rows, cols]
+  PackedMatrix packed;
+
+ private:
+  float Value(const uint8_t* row, int64_t r, int64_t k) const {
+    const int64_t scale = r * groups_ + k / case_.group;
+    if (case_.dtype == tensor::DType::kF8E4M3) {
+      float s;
+      std::memcpy(&s, scales_.data() + 4 * scale, 4);
+      return tensor::F8E4M3ToF32(row[k]) * s;
+    }
+    uint32_t word;
+    std::memcpy(&word, row + k / 8 * 4, 4);
+    uint16_t s;
+    std::memcpy(&s, scales_.data() + 2 * scale, 2);
+    return static_cast<float>(static_cast<int>(word >> 4 * (k % 8) & 15u) - 8) *
+           tensor::BF16ToF32(s);
+  }
+
+  Case case_;
+  size_t row_bytes_ = 0;
+  int64_t groups_ = 0;
+  std::vector<std::byte> bytes_;
+  std::vector<std::byte> scales_;
+};
+
+std::vector<Case> Cases() {
+  using tensor::DType;
+  return {{DType::kF8E4M3, 40, 256, 128}, {DType::kF8E4M3, 16, 130, 128},
+          {DType::kF8E4M3, 5, 61, 128},   {DType::kF8E4M3, 33, 515, 256},
+          {DType::kI4x8, 40, 256, 32},    {DType::kI4x8, 17, 96, 32},
+          {DType::kI4x8, 9, 320, 64},     {DType::kI4x8, 16, 32, 128}};
+}
+
+std::vector<float> Multiply(Isa isa, const Weights& weights, const std::vector<float>& x,
+                            int64_t num_rows, bool int8) {
+  ThreadPool pool(2);
+  const Stream stream(pool, isa);
+  const int64_t cols = weights.packed.cols();
+  std::vector<float> y(static_cast<size_t>(num_rows * weights.packed.rows()));
+  MatMulJob job{.weight = &weights.packed,
+                .num_rows = num_rows,
+                .y = y.data(),
+                .y_stride = weights.packed.rows()};
+  const TestQuantized quantized(stream, x, num_rows, cols);
+  if (int8) {
+    job.x.int8 = quantized.rows;
+  } else {
+    job.x.f32 = x.data();
+    job.x.stride = cols;
+  }
+  MatMul(stream, {&job, 1});
+  return y;
+}
+
+TEST(ScaledFormats, F32Activations_AgainstOracle_EveryIsaSameBits) {
+  for (const Case& c : Cases()) {
+    const Weights weights(c);
+    for (const int64_t rows : {1, 3, 9, 40}) {
+      const std::vector<float> x = RandomFloats(static_cast<size_t>(rows * c.cols), 3);
+      const std::vector<float> expected = Multiply(Isa::kGeneric, weights, x, rows, false);
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t n = 0; n < c.rows; ++n) {
+          double sum = 0;
+          double size = 0;
+          for (int64_t k = 0; k < c.cols; ++k) {
+            const double product = double{x[static_cast<size_t>(i * c.cols + k)]} *
+                                   double{weights.decoded[static_cast<size_t>(n * c.cols + k)]};
+            sum += product;
+            size += std::abs(product);
+          }
+          ASSERT_NEAR(expected[static_cast<size_t>(i * c.rows + n)], sum, 1e-6 * size) << c;
+        }
+      }
+      for (const Isa isa : AvailableIsas()) {
+        EXPECT_TRUE(SameBits(expected, Multiply(isa, weights, x, rows, false)))
+            << IsaName(isa) << " " << c << " rows " << rows;
+      }
+    }
+  }
+}
+
+TEST(ScaledFormats, Int8Activations_AgainstF32_EveryIsaSameBits) {
+  for (const Case& c : Cases()) {
+    if (c.dtype != tensor::DType::kI4x8) continue;
+    const Weights weights(c);
+    for (const int64_t rows : {1, 2, 9, 40}) {
+      const std::vector<float> x = RandomFloats(static_cast<size_t>(rows * c.cols), 4);
+      const std::vector<float> exact = Multiply(Isa::kGeneric, weights, x, rows, false);
+      const std::vector<float> expected = Multiply(Isa::kGeneric, weights, x, rows, true);
+      double error = 0;
+      double norm = 0;
+      for (size_t i = 0; i < exact.size(); ++i) {
+        error += std::pow(double{expected[i]} - exact[i], 2);
+        norm += std::pow(double{exact[i]}, 2);
+      }
+      EXPECT_LT(std::sqrt(error / norm), 0.01) << c;
+      for (const Isa isa : AvailableIsas()) {
+        EXPECT_TRUE(SameBits(expected, Multiply(isa, weights, x, rows, true)))
+            << IsaName(isa) << " " << c << " rows " << rows;
+      }
+    }
+  }
+}
+
+TEST(ScaledFormats, UnfitScales_AreRefused) {
+  const auto pack = [](tensor::DType dtype, int64_t cols, int64_t group) {
+    RowSource source{.dtype = dtype, .rows = 16, .cols = cols};
+    source.scales = [](int64_t) { return nullptr; };
+    source.scale_group = group;
+    return NewPacked(source);
+  };
+  EXPECT_TRUE(pack(tensor::DType::kF8E4M3, 100, 128).ok());
+  EXPECT_FALSE(pack(tensor::DType::kF8E4M3, 100, 64).ok());
+  EXPECT_FALSE(pack(tensor::DType::kI4x8, 100, 32).ok());
+  EXPECT_FALSE(pack(tensor::DType::kI4x8, 96, 16).ok());
+  const RowSource without{.dtype = tensor::DType::kF8E4M3, .rows = 16, .cols = 128};
+  EXPECT_FALSE(NewPacked(without).ok());
+}
+
+}  // namespace
+}  // namespace halfmoon::kernels
