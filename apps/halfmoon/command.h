@@ -20,6 +20,8 @@ void AddServeCommand(CLI::App* app, Action* action);
 void AddBenchCommand(CLI::App* app, Action* action);
 void AddLogitsCommand(CLI::App* app, Action* action);
 void AddGenerateCommand(CLI::App* app, Action* action);
+void AddPerplexityCommand(CLI::App* app, Action* action);
+void AddQuantizeCommand(CLI::App* app, Action* action);
 void AddDoctorCommand(CLI::App* app, Action* action);
 void AddVersionCommand(CLI::App* app, Action* action);
 

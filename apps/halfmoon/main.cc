@@ -50,6 +50,8 @@ int Main(int argc, char** argv) {
   AddBenchCommand(&app, &action);
   AddLogitsCommand(&app, &action);
   AddGenerateCommand(&app, &action);
+  AddPerplexityCommand(&app, &action);
+  AddQuantizeCommand(&app, &action);
   AddDoctorCommand(&app, &action);
   AddVersionCommand(&app, &action);
   AddEnvironmentNames(&app);

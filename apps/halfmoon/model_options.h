@@ -10,8 +10,9 @@ namespace halfmoon::app {
 
 struct ModelOptions {
   std::string model;
-  std::string description_file;  ///< empty: the family that config.json names  ///< a .gguf, a .safetensors, or a folder
-  int threads = 0;    ///< 0: physical cores
+  std::string description_file;  ///< empty: the family that config.json names  ///< a .gguf, a
+                                 ///< .safetensors, or a folder
+  int threads = 0;               ///< 0: physical cores
   std::string isa = "auto";
   std::string activation = "int8";  ///< "int8" or "f32"
   int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes

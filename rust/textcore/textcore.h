@@ -93,8 +93,9 @@ textcore_status textcore_tokenizer_from_json(textcore_view json, textcore_tokeni
 textcore_status textcore_tokenizer_from_gguf(const textcore_gguf_vocabulary* vocabulary,
                                              textcore_tokenizer** out, textcore_bytes* error);
 /// `ranks`: the lines of tiktoken.model; `config_json`: tokenizer_config.json with
-/// added_tokens_decoder, or empty.
+/// added_tokens_decoder, or empty; `pattern_json`: {"pattern": regex}, or empty for Kimi's.
 textcore_status textcore_tokenizer_from_tiktoken(textcore_view ranks, textcore_view config_json,
+                                                 textcore_view pattern_json,
                                                  textcore_tokenizer** out, textcore_bytes* error);
 void textcore_tokenizer_free(textcore_tokenizer* tokenizer);
 void textcore_tokenizer_table(const textcore_tokenizer* tokenizer, textcore_table* out);

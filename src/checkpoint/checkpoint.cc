@@ -9,6 +9,7 @@
 #include "checkpoint/file_checkpoint.h"
 #include "checkpoint/fingerprint.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/gguf_split.h"
 
 namespace halfmoon::checkpoint {
 namespace {
@@ -32,6 +33,16 @@ Result<std::vector<fs::path>> GgufFilesIn(const fs::path& folder) {
   return found;
 }
 
+/// True where the files are the parts of one model that is split.
+bool AreOneModel(const std::vector<fs::path>& files) {
+  if (files.empty()) return false;
+  const auto first = ParseSplitName(files[0].filename().string());
+  return first.has_value() && std::all_of(files.begin(), files.end(), [&](const fs::path& file) {
+           const auto name = ParseSplitName(file.filename().string());
+           return name.has_value() && name->stem == first->stem && name->count == first->count;
+         });
+}
+
 Result<std::unique_ptr<Checkpoint>> OpenFolder(const fs::path& folder) {
   if (const fs::path single = folder / "model.safetensors"; IsFile(single)) {
     return OpenSafetensors(folder, single);
@@ -40,7 +51,7 @@ Result<std::unique_ptr<Checkpoint>> OpenFolder(const fs::path& folder) {
     return OpenShardedSafetensors(folder, index);
   }
   HM_ASSIGN(const std::vector<fs::path> gguf_files, GgufFilesIn(folder));
-  if (gguf_files.size() == 1) return OpenGguf(gguf_files[0]);
+  if (gguf_files.size() == 1 || AreOneModel(gguf_files)) return OpenGguf(gguf_files[0]);
   if (gguf_files.empty()) {
     return Error(ErrorCode::kNotFound, folder.string() +
                                            ": no model here: expected model.safetensors, "
@@ -93,21 +104,6 @@ std::string FileCheckpoint::fingerprint() const {
 
 void FileCheckpoint::Prefetch() const {
   for (const WeightFile& f : parts_.files) f.file.WillNeed(0, f.file.bytes().size());
-}
-
-Result<std::unique_ptr<Checkpoint>> OpenGguf(const fs::path& path) {
-  CheckpointParts parts{.format = "gguf", .path = path};
-  HM_ASSIGN(MappedFile mapped, MappedFile::Open(path));
-  const std::string context = path.string();
-  HM_ASSIGN(const GgufFile file, ParseGguf(mapped.bytes()).WithContext(context));
-  HM_ASSIGN(parts.config, GgufConfig(file).WithContext(context));
-  HM_ASSIGN(parts.tensors, GgufTensors(file, parts.config).WithContext(context));
-  HM_ASSIGN(parts.vocabulary, ReadGgufVocabulary(file.metadata).WithContext(context));
-  HM_ASSIGN(const auto chat_template,
-            file.metadata.FindString("tokenizer.chat_template").WithContext(context));
-  parts.chat_template = chat_template.value_or("");
-  parts.files.push_back({.file = std::move(mapped), .header_bytes = file.header_bytes});
-  return std::unique_ptr<Checkpoint>(std::make_unique<FileCheckpoint>(std::move(parts)));
 }
 
 Result<std::unique_ptr<Checkpoint>> Open(const fs::path& path) {

@@ -39,7 +39,7 @@ struct StoredScales {
 /// One weight as stored. `view.bytes` points into a mapping that the Checkpoint owns.
 struct StoredTensor {
   tensor::TensorView view;  ///< shape outermost first: [out, in] for a linear layer
-  /// F8_E4M3 and I4x8 only, and always there: `view.shape` is that of the weight.
+  /// F8_E4M3, I4x8 and I8x4 only, and always there: `view.shape` is that of the weight.
   std::optional<StoredScales> scales = std::nullopt;
   RowOrder row_order = RowOrder::kCanonical;
   int64_t rows_per_head = 0;  ///< D of kRopePairs
@@ -90,8 +90,9 @@ class Checkpoint {
   virtual void Prefetch() const = 0;
 };
 
-/// Opens `path`: a .gguf file, a .safetensors file with a config.json beside it, or a folder that
-/// holds config.json and model.safetensors or model.safetensors.index.json (or exactly one .gguf).
+/// Opens `path`: a .gguf file (of a split one, any part), a .safetensors file with a config.json
+/// beside it, or a folder that holds config.json and model.safetensors or
+/// model.safetensors.index.json (or one .gguf model and no other).
 /// Errors name file, tensor, expected and found.
 Result<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& path);
 

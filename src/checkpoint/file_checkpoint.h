@@ -52,7 +52,7 @@ class FileCheckpoint final : public Checkpoint {
   CheckpointParts parts_;
 };
 
-/// A .gguf file.
+/// A .gguf file, or all parts of the split one of which it is a part: NAME-00001-of-00003.gguf.
 Result<std::unique_ptr<Checkpoint>> OpenGguf(const std::filesystem::path& path);
 /// One .safetensors file with config.json beside it. `path` is what the checkpoint calls itself.
 Result<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesystem::path& path,

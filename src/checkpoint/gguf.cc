@@ -142,17 +142,17 @@ struct GgmlType {
 
 // Numbers of types that files may hold; those without a DType are known by name only.
 constexpr GgmlType kGgmlTypes[] = {
-    {0, "F32", DType::kF32},      {1, "F16", DType::kF16},       {2, "Q4_0", DType::kQ4_0},
-    {3, "Q4_1", DType::kQ4_1},    {6, "Q5_0", DType::kQ5_0},     {7, "Q5_1", DType::kQ5_1},
-    {8, "Q8_0", DType::kQ8_0},    {9, "Q8_1", std::nullopt},     {10, "Q2_K", std::nullopt},
-    {11, "Q3_K", std::nullopt},   {12, "Q4_K", DType::kQ4_K},    {13, "Q5_K", DType::kQ5_K},
-    {14, "Q6_K", DType::kQ6_K},   {15, "Q8_K", std::nullopt},    {16, "IQ2_XXS", std::nullopt},
-    {17, "IQ2_XS", std::nullopt}, {18, "IQ3_XXS", std::nullopt}, {19, "IQ1_S", std::nullopt},
-    {20, "IQ4_NL", std::nullopt}, {21, "IQ3_S", std::nullopt},   {22, "IQ2_S", std::nullopt},
-    {23, "IQ4_XS", std::nullopt}, {24, "I8", DType::kI8},        {25, "I16", DType::kI16},
-    {26, "I32", DType::kI32},     {27, "I64", DType::kI64},      {28, "F64", DType::kF64},
-    {29, "IQ1_M", std::nullopt},  {30, "BF16", DType::kBF16},    {34, "TQ1_0", std::nullopt},
-    {35, "TQ2_0", std::nullopt},  {39, "MXFP4", std::nullopt},   {40, "NVFP4", std::nullopt},
+    {0, "F32", DType::kF32},        {1, "F16", DType::kF16},       {2, "Q4_0", DType::kQ4_0},
+    {3, "Q4_1", DType::kQ4_1},      {6, "Q5_0", DType::kQ5_0},     {7, "Q5_1", DType::kQ5_1},
+    {8, "Q8_0", DType::kQ8_0},      {9, "Q8_1", std::nullopt},     {10, "Q2_K", DType::kQ2_K},
+    {11, "Q3_K", DType::kQ3_K},     {12, "Q4_K", DType::kQ4_K},    {13, "Q5_K", DType::kQ5_K},
+    {14, "Q6_K", DType::kQ6_K},     {15, "Q8_K", std::nullopt},    {16, "IQ2_XXS", std::nullopt},
+    {17, "IQ2_XS", std::nullopt},   {18, "IQ3_XXS", std::nullopt}, {19, "IQ1_S", std::nullopt},
+    {20, "IQ4_NL", DType::kIQ4_NL}, {21, "IQ3_S", std::nullopt},   {22, "IQ2_S", std::nullopt},
+    {23, "IQ4_XS", DType::kIQ4_XS}, {24, "I8", DType::kI8},        {25, "I16", DType::kI16},
+    {26, "I32", DType::kI32},       {27, "I64", DType::kI64},      {28, "F64", DType::kF64},
+    {29, "IQ1_M", std::nullopt},    {30, "BF16", DType::kBF16},    {34, "TQ1_0", DType::kTQ1_0},
+    {35, "TQ2_0", DType::kTQ2_0},   {39, "MXFP4", DType::kMXFP4},  {40, "NVFP4", std::nullopt},
 };
 
 Result<DType> DTypeOfGgml(uint32_t number) {
@@ -162,10 +162,12 @@ Result<DType> DTypeOfGgml(uint32_t number) {
     if (type.dtype.has_value()) return *type.dtype;
     name = type.name;
   }
-  return Error(
-      ErrorCode::kUnsupported,
-      "ggml type " + std::to_string(number) + " (" + name +
-          ") is not supported; supported are F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K");
+  std::string supported;
+  for (const GgmlType& type : kGgmlTypes) {
+    if (type.dtype.has_value()) supported += " " + std::string(type.name);
+  }
+  return Error(ErrorCode::kUnsupported, "ggml type " + std::to_string(number) + " (" + name +
+                                            ") is not supported; supported are" + supported);
 }
 
 /// A tensor's description before the data section's place is known.
@@ -218,15 +220,6 @@ Status ReadMetadata(Cursor& cursor, uint64_t count, GgufMetadata* metadata) {
       return Corrupt("metadata " + Quoted(key) + " is there twice");
   }
   return {};
-}
-
-Status CheckSplit(const GgufMetadata& metadata) {
-  HM_ASSIGN(const auto parts, metadata.FindInt("split.count"));
-  if (parts.value_or(1) <= 1) return {};
-  return Error(
-      ErrorCode::kUnsupported,
-      "one of " + std::to_string(*parts) +
-          " parts of a split model; join them into one file first (llama-gguf-split --merge)");
 }
 
 Result<size_t> ReadAlignment(const GgufMetadata& metadata) {
@@ -289,6 +282,13 @@ std::string_view GgufTypeName(GgufType type) {
   return kNames[static_cast<uint32_t>(type)];
 }
 
+std::optional<uint32_t> GgmlTypeNumber(DType dtype) {
+  for (const GgmlType& type : kGgmlTypes) {
+    if (type.dtype == dtype) return type.number;
+  }
+  return std::nullopt;
+}
+
 bool IsGguf(std::span<const std::byte> file) {
   return file.size() >= kMagic.size() &&
          std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0;
@@ -303,7 +303,6 @@ Result<GgufFile> ParseGguf(std::span<const std::byte> file) {
   HM_ASSIGN(const uint64_t num_tensors, cursor.Read<uint64_t>("the number of tensors"));
   HM_ASSIGN(const uint64_t num_values, cursor.Read<uint64_t>("the number of metadata values"));
   HM_TRY(ReadMetadata(cursor, num_values, &result.metadata));
-  HM_TRY(CheckSplit(result.metadata));
   HM_ASSIGN(const size_t alignment, ReadAlignment(result.metadata));
 
   std::vector<TensorInfo> infos;

@@ -66,6 +66,8 @@ class GgufMetadata {
 
   const GgufValue* Find(std::string_view key) const;
   size_t size() const { return values_.size(); }
+  /// All of them, by key.
+  const std::map<std::string_view, GgufValue>& values() const { return values_; }
   /// False where the key is there already.
   bool Insert(std::string_view key, const GgufValue& value) {
     return values_.emplace(key, value).second;
@@ -89,13 +91,17 @@ struct GgufFile {
   size_t header_bytes = 0;          ///< Everything before the data section.
 };
 
+/// The number of `dtype` in tensor descriptions; nullopt where files cannot hold it.
+std::optional<uint32_t> GgmlTypeNumber(tensor::DType dtype);
+
 /// True where `file` begins like a GGUF file.
 bool IsGguf(std::span<const std::byte> file);
 
 /// Parses a whole file at `file`, which has to outlive the result. Every length and offset is
 /// checked, tensors neither overlap nor leave the file. Errors: kCorrupt with the byte offset or
-/// the tensor; kUnsupported for version 1, big-endian files, one part of a split model, and tensor
-/// types this build cannot read. Cost: linear in the header, data is not read.
+/// the tensor; kUnsupported for version 1, big-endian files, and tensor types this build cannot
+/// read. A part of a split model is a file like any other. Cost: linear in the header, data is not
+/// read.
 Result<GgufFile> ParseGguf(std::span<const std::byte> file);
 
 }  // namespace halfmoon::checkpoint

@@ -1,235 +1,126 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include "base/check.h"
+#include "checkpoint/gguf_family.h"
 #include "checkpoint/gguf_translate.h"
 
 namespace halfmoon::checkpoint {
 namespace {
 
-// Above every real model; keeps products of two such numbers within int64.
-constexpr int64_t kMaxCount = INT32_MAX;
-constexpr int64_t kMaxExperts = 65536;
+using enum GgufAttention;
+using enum GgufRouting;
 
-struct Family {
-  std::string_view model_type;
-  std::string_view architecture;
+constexpr GgufFamily kFamilies[] = {
+    {.gguf = "llama", .model_type = "llama", .class_name = "LlamaForCausalLM", .rope_pairs = true},
+    {.gguf = "llama",
+     .model_type = "mixtral",
+     .class_name = "MixtralForCausalLM",
+     .routing = kSoftmax,
+     .block_sparse = true,
+     .rope_pairs = true},
+    {.gguf = "qwen3", .model_type = "qwen3", .class_name = "Qwen3ForCausalLM"},
+    {.gguf = "qwen3moe",
+     .model_type = "qwen3_moe",
+     .class_name = "Qwen3MoeForCausalLM",
+     .routing = kSoftmax},
+    {.gguf = "deepseek2",
+     .model_type = "deepseek_v3",
+     .class_name = "DeepseekV3ForCausalLM",
+     .attention = kLatent,
+     .routing = kSigmoid,
+     .deepseek_moe = true},
+    {.gguf = "deepseek32",
+     .model_type = "deepseek_v32",
+     .class_name = "DeepseekV32ForCausalLM",
+     .attention = kLatent,
+     .routing = kSigmoid,
+     .deepseek_moe = true},
+    {.gguf = "bailingmoe2",
+     .model_type = "bailing_moe_v2",
+     .class_name = "BailingMoeV2ForCausalLM",
+     .attention = kFused,
+     .routing = kSigmoid,
+     .deepseek_moe = true,
+     .partial_rope = true},
+    {.gguf = "minimax-m2",
+     .model_type = "minimax_m2",
+     .class_name = "MiniMaxM2ForCausalLM",
+     .routing = kSigmoid,
+     .block_sparse = true,
+     .partial_rope = true},
+    {.gguf = "glm4moe",
+     .model_type = "glm4_moe",
+     .class_name = "Glm4MoeForCausalLM",
+     .routing = kSigmoid,
+     .deepseek_moe = true,
+     .partial_rope = true},
 };
-
-/// Reads "<architecture>.<key>" with bounds.
-class Reader {
- public:
-  Reader(const GgufMetadata& metadata, std::string_view architecture)
-      : metadata_(metadata), prefix_(std::string(architecture) + ".") {}
-
-  std::string Key(std::string_view key) const { return prefix_ + std::string(key); }
-
-  /// A count in [1, high]. An array, one number a layer, passes where all are equal.
-  Result<std::optional<int64_t>> FindCount(std::string_view key, int64_t high = kMaxCount) const {
-    const std::string full = Key(key);
-    std::optional<int64_t> count;
-    const GgufValue* value = metadata_.Find(full);
-    if (value != nullptr && value->is_array) {
-      HM_ASSIGN(const auto per_layer, metadata_.FindInts(full));
-      if (per_layer->empty()) return Bad(full, "an empty array");
-      if (std::any_of(per_layer->begin(), per_layer->end(),
-                      [&](int32_t n) { return n != per_layer->front(); })) {
-        return Error(ErrorCode::kUnsupported, "metadata '" + full + "' differs between layers");
-      }
-      count = per_layer->front();
-    } else {
-      HM_ASSIGN(count, metadata_.FindInt(full));
-    }
-    if (count.has_value() && (*count < 1 || *count > high)) {
-      return Bad(full, std::to_string(*count) + ", expected 1 to " + std::to_string(high));
-    }
-    return count;
-  }
-
-  Result<int64_t> RequireCount(std::string_view key, int64_t high = kMaxCount) const {
-    HM_ASSIGN(const auto count, FindCount(key, high));
-    if (!count.has_value()) {
-      return Error(ErrorCode::kCorrupt, "metadata '" + Key(key) + "' is missing");
-    }
-    return *count;
-  }
-
-  /// A finite number above zero.
-  Result<std::optional<double>> FindPositive(std::string_view key) const {
-    HM_ASSIGN(const auto number, metadata_.FindDouble(Key(key)));
-    if (number.has_value() && !(*number > 0 && std::isfinite(*number))) {
-      return Bad(Key(key), std::to_string(*number) + ", expected a number above 0");
-    }
-    return number;
-  }
-
-  Result<std::optional<int64_t>> FindInt(std::string_view key) const {
-    return metadata_.FindInt(Key(key));
-  }
-  Result<std::optional<double>> FindDouble(std::string_view key) const {
-    return metadata_.FindDouble(Key(key));
-  }
-  Result<std::optional<bool>> FindBool(std::string_view key) const {
-    return metadata_.FindBool(Key(key));
-  }
-  Result<std::optional<std::string_view>> FindString(std::string_view key) const {
-    return metadata_.FindString(Key(key));
-  }
-
-  static Error Bad(std::string_view key, std::string_view found) {
-    return Error(ErrorCode::kCorrupt,
-                 "metadata '" + std::string(key) + "' is " + std::string(found));
-  }
-
- private:
-  const GgufMetadata& metadata_;
-  std::string prefix_;
-};
-
-const GgufTensor* FindTensor(const GgufFile& file, std::string_view name) {
-  const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
-                                  [&](const GgufTensor& t) { return t.name == name; });
-  return found == file.tensors.end() ? nullptr : &*found;
-}
-
-Result<Family> FindFamily(std::string_view architecture, bool has_experts) {
-  if (architecture == "llama" && has_experts) return Family{"mixtral", "MixtralForCausalLM"};
-  if (architecture == "llama") return Family{"llama", "LlamaForCausalLM"};
-  if (architecture == "qwen3") return Family{"qwen3", "Qwen3ForCausalLM"};
-  if (architecture == "qwen3moe") return Family{"qwen3_moe", "Qwen3MoeForCausalLM"};
-  return Error(ErrorCode::kUnsupported,
-               "GGUF architecture '" + std::string(architecture) +
-                   "' is not supported; supported are llama, qwen3, qwen3moe");
-}
 
 /// Keys that would change the result and that no block here reads: a model that sets one must not
 /// pass as one that does not.
-Status RefuseUnknownMathematics(const Reader& reader) {
+Status RefuseUnknownMathematics(const GgufKeys& keys, const GgufFamily& family) {
   for (const std::string_view key :
        {"attention.scale", "attention.clamp_kqv", "attention.max_alibi_bias",
-        "attention.q_lora_rank", "attention.kv_lora_rank", "embedding_scale", "residual_scale",
-        "logit_scale", "attn_logit_softcapping", "final_logit_softcapping", "expert_shared_count",
-        "expert_group_count", "expert_weights_scale", "rope.scaling.alpha",
-        "rope.scaling.yarn_log_multiplier"}) {
-    HM_ASSIGN(const auto number, reader.FindDouble(key));
-    const bool neutral = key == "expert_weights_scale" && number.value_or(1) == 1;
-    if (number.value_or(0) != 0 && !neutral) {
-      return Error(ErrorCode::kUnsupported,
-                   "metadata '" + reader.Key(key) + "' is set, which is not supported");
+        "attention.output_scale", "attention.temperature_scale", "attention.temperature_length",
+        "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
+        "final_logit_softcapping", "router_logit_softcapping", "rope.scaling.alpha",
+        "swiglu_clamp_exp", "swiglu_clamp_shexp"}) {
+    HM_TRY(keys.RefuseIfSet(key));
+  }
+  if (family.attention != kLatent) {
+    for (const std::string_view key :
+         {"attention.q_lora_rank", "attention.kv_lora_rank", "rope.scaling.yarn_log_multiplier"}) {
+      HM_TRY(keys.RefuseIfSet(key));
     }
   }
-  HM_ASSIGN(const auto gating, reader.FindInt("expert_gating_func"));
-  constexpr int64_t kSoftmax = 1;
-  if (gating.value_or(0) != 0 && *gating != kSoftmax) {
-    return Error(ErrorCode::kUnsupported, "metadata '" + reader.Key("expert_gating_func") +
-                                              "' is " + std::to_string(*gating) +
-                                              ", only softmax (1) is supported");
+  if (family.deepseek_moe) return {};
+  for (const std::string_view key :
+       {"expert_shared_count", "leading_dense_block_count", "nextn_predict_layers"}) {
+    HM_TRY(keys.RefuseIfSet(key));
+  }
+  for (const std::string_view key : {"expert_group_count", "expert_weights_scale"}) {
+    HM_ASSIGN(const auto number, keys.FindDouble(key));
+    if (number.value_or(1) != 1) HM_TRY(keys.RefuseIfSet(key));
   }
   return {};
 }
 
-Status AddAttention(const Reader& reader, const GgufFile& file, int64_t hidden_size,
-                    json::object* config) {
-  HM_ASSIGN(const int64_t num_heads, reader.RequireCount("attention.head_count"));
-  HM_ASSIGN(const auto num_kv_heads, reader.FindCount("attention.head_count_kv"));
-  HM_ASSIGN(const auto key_length, reader.FindCount("attention.key_length"));
-  HM_ASSIGN(const auto value_length, reader.FindCount("attention.value_length"));
-  HM_ASSIGN(const auto rotary_dim, reader.FindCount("rope.dimension_count"));
-  if (!key_length.has_value() && hidden_size % num_heads != 0) {
-    return Reader::Bad(reader.Key("attention.head_count"),
-                       std::to_string(num_heads) + ", which does not divide the embedding length " +
-                           std::to_string(hidden_size));
-  }
-  const int64_t head_dim = key_length.value_or(hidden_size / num_heads);
-  if (value_length.value_or(head_dim) != head_dim || rotary_dim.value_or(head_dim) != head_dim) {
-    return Error(ErrorCode::kUnsupported,
-                 "heads of " + std::to_string(head_dim) + " with values of " +
-                     std::to_string(value_length.value_or(head_dim)) + " and rotary dimensions " +
-                     std::to_string(rotary_dim.value_or(head_dim)) + "; they have to be equal");
-  }
-  (*config)["num_attention_heads"] = num_heads;
-  (*config)["num_key_value_heads"] = num_kv_heads.value_or(num_heads);
-  (*config)["head_dim"] = head_dim;
-  (*config)["attention_bias"] = FindTensor(file, "blk.0.attn_q.bias") != nullptr;
-  HM_ASSIGN(const auto window, reader.FindInt("attention.sliding_window"));
-  if (window.value_or(0) > 0) (*config)["sliding_window"] = *window;
-  return {};
-}
-
-Result<json::value> RopeScaling(const Reader& reader) {
-  HM_ASSIGN(const auto type, reader.FindString("rope.scaling.type"));
-  HM_ASSIGN(auto factor, reader.FindPositive("rope.scaling.factor"));
-  HM_ASSIGN(const auto old_linear_factor, reader.FindPositive("rope.scale_linear"));
-  const bool old_linear = !type.has_value() && old_linear_factor.value_or(1) != 1;
-  if (old_linear) factor = old_linear_factor;
-  const std::string_view kind = old_linear ? "linear" : type.value_or("none");
-  if (kind == "none" || kind.empty()) return json::value(nullptr);
-  if (kind != "linear" && kind != "yarn") {
-    return Error(ErrorCode::kUnsupported, "metadata '" + reader.Key("rope.scaling.type") +
-                                              "' is '" + std::string(kind) +
-                                              "'; supported are none, linear, yarn");
-  }
-  if (!factor.has_value()) {
-    return Error(ErrorCode::kCorrupt,
-                 "metadata '" + reader.Key("rope.scaling.factor") + "' is missing");
-  }
-  json::object scaling;
-  scaling["rope_type"] = kind;
-  scaling["factor"] = *factor;
-  if (kind == "linear") return json::value(std::move(scaling));
-
-  HM_ASSIGN(const int64_t original, reader.RequireCount("rope.scaling.original_context_length"));
-  scaling["original_max_position_embeddings"] = original;
-  HM_ASSIGN(const auto beta_fast, reader.FindPositive("rope.scaling.yarn_beta_fast"));
-  HM_ASSIGN(const auto beta_slow, reader.FindPositive("rope.scaling.yarn_beta_slow"));
-  if (beta_fast.has_value()) scaling["beta_fast"] = *beta_fast;
-  if (beta_slow.has_value()) scaling["beta_slow"] = *beta_slow;
-  HM_ASSIGN(auto attention_factor, reader.FindPositive("rope.scaling.attn_factor"));
-  if (!attention_factor.has_value()) {
-    HM_ASSIGN(attention_factor, reader.FindPositive("rope.scaling.yarn_attn_factor"));
-  }
-  if (attention_factor.has_value() && *factor > 1) {
-    // GGUF's factor multiplies YaRN's own; config.json's replaces it.
-    scaling["attention_factor"] = *attention_factor * (0.1 * std::log(*factor) + 1.0);
-  }
-  return json::value(std::move(scaling));
-}
-
-Status AddExperts(const Reader& reader, const GgufFile& file, std::string_view model_type,
-                  json::object* config) {
-  HM_ASSIGN(const int64_t num_experts, reader.RequireCount("expert_count", kMaxExperts));
-  HM_ASSIGN(const int64_t top_k, reader.RequireCount("expert_used_count", num_experts));
-  (*config)["num_experts_per_tok"] = top_k;
-  if (model_type == "mixtral") {
-    (*config)["num_local_experts"] = num_experts;
-    return {};
-  }
-  (*config)["num_experts"] = num_experts;
-  HM_ASSIGN(auto width, reader.FindCount("expert_feed_forward_length"));
-  if (!width.has_value()) {
-    const GgufTensor* stacked = FindTensor(file, "blk.0.ffn_gate_exps.weight");
-    if (stacked == nullptr || stacked->view.shape.rank() != 3) {
-      return Error(ErrorCode::kCorrupt,
-                   "metadata '" + reader.Key("expert_feed_forward_length") + "' is missing");
+/// A bias that the configuration does not announce would be left out without a word.
+Status RefuseUnknownBiases(const GgufFile& file, const json::object& config) {
+  const auto is_set = [&](std::string_view key) {
+    const json::value* flag = config.if_contains(key);
+    return flag != nullptr && flag->is_bool() && flag->as_bool();
+  };
+  const bool attention = is_set("attention_bias"), qkv = is_set("use_qkv_bias");
+  const bool output = is_set("use_bias"), ffn = is_set("mlp_bias");
+  for (const GgufTensor& tensor : file.tensors) {
+    if (!tensor.name.starts_with("blk.") || !tensor.name.ends_with(".bias")) continue;
+    const auto is = [&](std::string_view base) {
+      return tensor.name.find("." + std::string(base) + ".bias") != std::string_view::npos;
+    };
+    const bool of_attention = is("attn_q") || is("attn_k") || is("attn_v") || is("attn_q_a") ||
+                              is("attn_kv_a_mqa") || is("attn_output");
+    const bool of_ffn = is("ffn_gate") || is("ffn_up") || is("ffn_down");
+    if (is("exp_probs_b") || is("indexer.k_norm") || (attention && of_attention) ||
+        (qkv && is("attn_qkv")) || (output && is("attn_output")) || (ffn && of_ffn)) {
+      continue;
     }
-    width = stacked->view.shape[1];
+    return Error(ErrorCode::kUnsupported, "tensor '" + std::string(tensor.name) +
+                                              "' is a bias that this architecture is not known "
+                                              "with");
   }
-  (*config)["moe_intermediate_size"] = *width;
-  // Readers of this architecture normalise unless told otherwise; the published models all do.
-  HM_ASSIGN(const auto normalise, reader.FindBool("expert_weights_norm"));
-  (*config)["norm_topk_prob"] = normalise.value_or(true);
-  (*config)["decoder_sparse_step"] = 1;
-  (*config)["mlp_only_layers"] = json::array();
   return {};
 }
 
 /// Rows of the embedding are the truth: padding rows have no token and no place in the metadata.
-Result<int64_t> VocabularySize(const Reader& reader, const GgufFile& file) {
-  const GgufTensor* embedding = FindTensor(file, "token_embd.weight");
+Result<int64_t> VocabularySize(const GgufKeys& keys) {
+  const GgufTensor* embedding = keys.FindTensor("token_embd.weight");
   if (embedding != nullptr && embedding->view.shape.rank() == 2) return embedding->view.shape[0];
-  return reader.RequireCount("vocab_size");
+  return keys.RequireCount("vocab_size");
 }
 
 Status AddTokenIds(const GgufMetadata& metadata, json::object* config) {
@@ -244,49 +135,104 @@ Status AddTokenIds(const GgufMetadata& metadata, json::object* config) {
   return {};
 }
 
+/// Draft layers are counted among the blocks, but not among config.json's layers. Returns the
+/// latter.
+Result<int64_t> AddLayers(const GgufKeys& keys, const GgufFamily& family, json::object* config) {
+  HM_ASSIGN(const int64_t num_blocks, keys.RequireCount("block_count"));
+  HM_ASSIGN(const int64_t num_draft, keys.CountOrZero("nextn_predict_layers"));
+  if (num_draft >= num_blocks) {
+    return keys.Bad("nextn_predict_layers", std::to_string(num_draft) +
+                                                ", expected less than the " +
+                                                std::to_string(num_blocks) + " blocks");
+  }
+  const int64_t num_layers = num_blocks - num_draft;
+  (*config)["num_hidden_layers"] = num_layers;
+  if (family.deepseek_moe) {
+    // Some files announce a draft layer and leave its tensors out.
+    const std::string first = "blk." + std::to_string(num_layers) + ".nextn.eh_proj.weight";
+    (*config)["num_nextn_predict_layers"] = keys.FindTensor(first) == nullptr ? 0 : num_draft;
+  }
+  return num_layers;
+}
+
+Status AddSizes(const GgufKeys& keys, const GgufFamily& family, json::object* config) {
+  HM_ASSIGN((*config)["hidden_size"], keys.RequireCount("embedding_length"));
+  HM_ASSIGN(const auto intermediate_size, keys.FindCount("feed_forward_length"));
+  if (intermediate_size.has_value()) {
+    (*config)["intermediate_size"] = *intermediate_size;
+  } else if (family.model_type != "qwen3_moe" && family.model_type != "minimax_m2") {
+    return Error(ErrorCode::kCorrupt,
+                 "metadata '" + keys.Name("feed_forward_length") + "' is missing");
+  }
+  HM_ASSIGN((*config)["max_position_embeddings"], keys.RequireCount("context_length"));
+  HM_ASSIGN(const auto eps, keys.FindPositive("attention.layer_norm_rms_epsilon"));
+  if (!eps.has_value()) {
+    return Error(ErrorCode::kCorrupt,
+                 "metadata '" + keys.Name("attention.layer_norm_rms_epsilon") + "' is missing");
+  }
+  (*config)["rms_norm_eps"] = *eps;
+  return {};
+}
+
 }  // namespace
+
+Result<GgufFamily> FindGgufFamily(std::string_view architecture, bool has_experts) {
+  std::string known;
+  for (const GgufFamily& family : kFamilies) {
+    const bool is_mixtral = family.model_type == "mixtral";
+    if (family.gguf == architecture && (architecture != "llama" || is_mixtral == has_experts)) {
+      return family;
+    }
+    if (!is_mixtral) known += (known.empty() ? "" : ", ") + std::string(family.gguf);
+  }
+  return Error(ErrorCode::kUnsupported, "GGUF architecture '" + std::string(architecture) +
+                                            "' is not supported; supported are " + known);
+}
+
+const GgufFamily& GgufFamilyOf(const json::object& config) {
+  const std::string_view class_name = config.at("architectures").as_array().at(0).as_string();
+  const auto* found = std::find_if(std::begin(kFamilies), std::end(kFamilies),
+                                   [&](const GgufFamily& f) { return f.class_name == class_name; });
+  HM_CHECK(found != std::end(kFamilies));
+  return *found;
+}
 
 Result<json::object> GgufConfig(const GgufFile& file) {
   HM_ASSIGN(const std::string_view architecture,
             file.metadata.RequireString("general.architecture"));
-  const Reader reader(file.metadata, architecture);
-  HM_ASSIGN(const auto expert_count, reader.FindInt("expert_count"));
+  const GgufKeys keys(file, architecture);
+  HM_ASSIGN(const auto expert_count, keys.FindInt("expert_count"));
   const bool has_experts = expert_count.value_or(0) > 0;
-  HM_ASSIGN(const Family family, FindFamily(architecture, has_experts));
-  HM_TRY(RefuseUnknownMathematics(reader));
+  HM_ASSIGN(const GgufFamily family, FindGgufFamily(architecture, has_experts));
+  HM_TRY(RefuseUnknownMathematics(keys, family));
+  HM_ASSIGN(const auto pre, file.metadata.FindString("tokenizer.ggml.pre"));
+  // Kimi K2 is DeepSeek V3 with other sizes, and stored as such; its vocabulary tells.
+  const bool is_kimi = family.model_type == "deepseek_v3" && pre.value_or("") == "kimi-k2";
 
   json::object config;
-  config["architectures"] = json::array{family.architecture};
-  config["model_type"] = family.model_type;
+  config["architectures"] = json::array{family.class_name};
+  config["model_type"] = is_kimi ? "kimi_k2" : family.model_type;
   config["hidden_act"] = "silu";
-  HM_ASSIGN(const int64_t hidden_size, reader.RequireCount("embedding_length"));
-  config["hidden_size"] = hidden_size;
-  HM_ASSIGN(const auto intermediate_size, reader.FindCount("feed_forward_length"));
-  if (intermediate_size.has_value()) {
-    config["intermediate_size"] = *intermediate_size;
-  } else if (family.model_type != "qwen3_moe") {
-    return Error(ErrorCode::kCorrupt,
-                 "metadata '" + reader.Key("feed_forward_length") + "' is missing");
+  HM_TRY(AddSizes(keys, family, &config));
+  HM_ASSIGN(const int64_t num_layers, AddLayers(keys, family, &config));
+  if (family.attention == kLatent) {
+    HM_TRY(AddLatentAttention(keys, family, &config));
+  } else {
+    HM_TRY(AddGroupedAttention(keys, family, config.at("hidden_size").as_int64(), &config));
   }
-  HM_ASSIGN(const int64_t num_layers, reader.RequireCount("block_count"));
-  config["num_hidden_layers"] = num_layers;
-  HM_ASSIGN(const int64_t context_length, reader.RequireCount("context_length"));
-  config["max_position_embeddings"] = context_length;
-  HM_ASSIGN(const auto eps, reader.FindPositive("attention.layer_norm_rms_epsilon"));
-  if (!eps.has_value()) {
-    return Error(ErrorCode::kCorrupt,
-                 "metadata '" + reader.Key("attention.layer_norm_rms_epsilon") + "' is missing");
-  }
-  config["rms_norm_eps"] = *eps;
-  HM_TRY(AddAttention(reader, file, hidden_size, &config));
-  HM_ASSIGN(const auto theta, reader.FindPositive("rope.freq_base"));
+  HM_ASSIGN(const auto theta, keys.FindPositive("rope.freq_base"));
   config["rope_theta"] = theta.value_or(10000.0);
-  HM_ASSIGN(config["rope_scaling"], RopeScaling(reader));
-  if (has_experts) HM_TRY(AddExperts(reader, file, family.model_type, &config));
-  HM_ASSIGN(const int64_t vocab_size, VocabularySize(reader, file));
+  HM_ASSIGN(config["rope_scaling"], RopeScaling(keys, family, is_kimi));
+  if (family.routing != kNone) {
+    HM_TRY(AddExperts(keys, family, num_layers, &config));
+  } else {
+    HM_TRY(keys.RefuseIfSet("expert_count"));
+  }
+  HM_ASSIGN(const int64_t vocab_size, VocabularySize(keys));
   config["vocab_size"] = vocab_size;
-  config["tie_word_embeddings"] = FindTensor(file, "output.weight") == nullptr;
+  config["tie_word_embeddings"] = keys.FindTensor("output.weight") == nullptr;
   HM_TRY(AddTokenIds(file.metadata, &config));
+  HM_TRY(RefuseUnknownBiases(file, config));
   return config;
 }
 

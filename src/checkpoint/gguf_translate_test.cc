@@ -53,7 +53,7 @@ TEST(GgufConfig, Llama_HasThePublishedKeys) {
       "architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu",
       "hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"max_position_embeddings":512,
       "rms_norm_eps":1e-6,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":32,
-      "attention_bias":false,"rope_theta":1e6,"rope_scaling":null,
+      "attention_bias":false,"mlp_bias":false,"rope_theta":1e6,"rope_scaling":null,
       "vocab_size":96,"tie_word_embeddings":true})")
                                                  .value());
 }
@@ -155,7 +155,8 @@ TEST(GgufConfig, PerLayerArray_PassesWhereEqual) {
 
 TEST(GgufConfig, UnknownArchitecture_IsUnsupported) {
   ExpectError(GgufTestFile().String("general.architecture", "mamba"), ErrorCode::kUnsupported,
-              "architecture 'mamba' is not supported; supported are llama, qwen3, qwen3moe");
+              "architecture 'mamba' is not supported; supported are llama, qwen3, qwen3moe, "
+              "deepseek2, deepseek32, bailingmoe2, minimax-m2, glm4moe");
   ExpectError(GgufTestFile(), ErrorCode::kCorrupt, "'general.architecture' is missing");
 }
 
@@ -188,7 +189,9 @@ TEST(GgufConfig, MathematicsNotKnownHere_IsUnsupported) {
 }
 
 TEST(GgufTensors, Llama_NamesAndRowOrder) {
-  const std::string bytes = SmallGgufModel("llama").Tensor("blk.1.attn_k.bias", {32}).Build();
+  GgufTestFile file = SmallGgufModel("llama");
+  file.Tensor("blk.0.attn_q.bias", {64}).Tensor("blk.1.attn_k.bias", {32});
+  const std::string bytes = file.Build();
   const auto translated = Translate(bytes);
   ASSERT_TRUE(translated.ok()) << translated.error().message();
   const TensorMap& tensors = translated->tensors;

@@ -89,8 +89,10 @@ Status JoinFp8(const Blocks& blocks, TensorMap* tensors) {
     }
     const tensor::Shape expected{CeilDiv(weight.shape[0], blocks.rows),
                                  CeilDiv(weight.shape[1], blocks.cols)};
-    if (scales.dtype != DType::kF32 || scales.shape != expected) {
-      return BadTensor(scale_name, "F32 " + expected.ToString(), Describe(scales));
+    const bool known = scales.dtype == DType::kF32 || scales.dtype == DType::kBF16 ||
+                       scales.dtype == DType::kF8E8M0;
+    if (!known || scales.shape != expected) {
+      return BadTensor(scale_name, "F32, BF16 or F8_E8M0 " + expected.ToString(), Describe(scales));
     }
     found->second.scales = StoredScales{
         .name = scale_name, .view = scales, .block_rows = blocks.rows, .block_cols = blocks.cols};
@@ -98,8 +100,13 @@ Status JoinFp8(const Blocks& blocks, TensorMap* tensors) {
   return {};
 }
 
-/// group_size of the one scheme that is known.
-Result<int64_t> ReadPackedConfig(const json::object& quantization) {
+/// A scheme of pack-quantized.
+struct Groups {
+  int64_t bits = 4;
+  int64_t size = 32;
+};
+
+Result<Groups> ReadPackedConfig(const json::object& quantization) {
   HM_ASSIGN(const auto format, json::FindString(quantization, "format"));
   if (format.value_or("") != "pack-quantized") {
     return Error(ErrorCode::kUnsupported,
@@ -118,18 +125,18 @@ Result<int64_t> ReadPackedConfig(const json::object& quantization) {
   HM_ASSIGN(const auto symmetric, json::FindBool(*weights, "symmetric"));
   HM_ASSIGN(const auto strategy, json::FindString(*weights, "strategy"));
   HM_ASSIGN(const auto type, json::FindString(*weights, "type"));
-  if (bits != 4 || !symmetric.value_or(false) || strategy.value_or("") != "group" ||
+  if ((bits != 4 && bits != 8) || !symmetric.value_or(false) || strategy.value_or("") != "group" ||
       type.value_or("int") != "int") {
     return Error(ErrorCode::kUnsupported,
                  "weights " + json::Serialize(*weights) +
-                     ": only symmetric 4-bit integers with groups are known");
+                     ": only symmetric integers of 4 or 8 bits with groups are known");
   }
   HM_ASSIGN(const int64_t group_size, json::RequireInt(*weights, "group_size"));
-  if (group_size <= 0 || group_size > kMaxBlock || group_size % 32 != 0) {
-    return Error(ErrorCode::kUnsupported,
-                 "group_size " + std::to_string(group_size) + ": only multiples of 32 are known");
+  if (group_size <= 0 || group_size > kMaxBlock) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "group_size " + std::to_string(group_size) + ": expected a positive number");
   }
-  return group_size;
+  return Groups{.bits = *bits, .size = group_size};
 }
 
 /// The two numbers of X.weight_shape.
@@ -154,7 +161,7 @@ Result<tensor::Shape> ReadShape(const std::string& name, const tensor::TensorVie
   return tensor::Shape{dims[0], dims[1]};
 }
 
-Status JoinPacked(int64_t group_size, TensorMap* tensors) {
+Status JoinPacked(const Groups& groups, TensorMap* tensors) {
   for (const std::string& stem : StemsOf(*tensors, kPacked)) {
     const std::string packed_name = stem + std::string(kPacked);
     const std::string scale_name = stem + ".weight_scale";
@@ -163,22 +170,26 @@ Status JoinPacked(int64_t group_size, TensorMap* tensors) {
     HM_ASSIGN(const tensor::TensorView scales, Take(tensors, scale_name));
     HM_ASSIGN(const tensor::TensorView shape_view, Take(tensors, shape_name));
     HM_ASSIGN(const tensor::Shape shape, ReadShape(shape_name, shape_view));
-    const tensor::Shape words{shape[0], CeilDiv(shape[1], 8)};
+    const tensor::Shape words{shape[0], CeilDiv(shape[1] * groups.bits, 32)};
     if (packed.dtype != DType::kI32 || packed.shape != words) {
       return BadTensor(packed_name, "I32 " + words.ToString(), Describe(packed));
     }
-    const tensor::Shape expected{shape[0], CeilDiv(shape[1], group_size)};
-    if (scales.dtype != DType::kBF16 || scales.shape != expected) {
-      return BadTensor(scale_name, "BF16 " + expected.ToString(), Describe(scales));
+    const tensor::Shape expected{shape[0], CeilDiv(shape[1], groups.size)};
+    const bool known =
+        scales.dtype == DType::kBF16 || scales.dtype == DType::kF16 || scales.dtype == DType::kF32;
+    if (!known || scales.shape != expected) {
+      return BadTensor(scale_name, "BF16, F16 or F32 " + expected.ToString(), Describe(scales));
     }
     if (tensors->contains(stem + ".weight")) {
       return Error(ErrorCode::kInvalidArgument,
                    "tensors '" + stem + ".weight' and '" + packed_name + "' are both there");
     }
     (*tensors)[stem + ".weight"] = {
-        .view = {.dtype = DType::kI4x8, .shape = shape, .bytes = packed.bytes},
+        .view = {.dtype = groups.bits == 4 ? DType::kI4x8 : DType::kI8x4,
+                 .shape = shape,
+                 .bytes = packed.bytes},
         .scales = StoredScales{
-            .name = scale_name, .view = scales, .block_rows = 1, .block_cols = group_size}};
+            .name = scale_name, .view = scales, .block_rows = 1, .block_cols = groups.size}};
   }
   return {};
 }
@@ -190,8 +201,8 @@ Status JoinBy(const json::object& quantization, TensorMap* tensors) {
     return JoinFp8(blocks, tensors);
   }
   if (method == "compressed-tensors") {
-    HM_ASSIGN(const int64_t group_size, ReadPackedConfig(quantization));
-    return JoinPacked(group_size, tensors);
+    HM_ASSIGN(const Groups groups, ReadPackedConfig(quantization));
+    return JoinPacked(groups, tensors);
   }
   return Error(ErrorCode::kUnsupported,
                "quant_method '" + method + "': known are fp8 and compressed-tensors");

@@ -92,6 +92,19 @@ TEST(JoinScales, Int4_OneTensorOfTheLogicalShape) {
   }
 }
 
+TEST(JoinScales, Int8_OneTensorOfTheLogicalShape) {
+  Tensors tensors;
+  tensors.Add("a.weight_packed", DType::kI32, {3, 24}, 288);
+  tensors.Add("a.weight_scale", DType::kF16, {3, 3}, 18);
+  tensors.Set<int32_t>("a.weight_shape", {3, 96});
+  std::string config(kInt4);
+  config.replace(config.find("\"num_bits\": 4"), 13, "\"num_bits\": 8");
+  const Status joined = JoinScales(Config(config), &tensors.map);
+  ASSERT_TRUE(joined.ok()) << joined.error().message();
+  EXPECT_EQ(tensors.map.at("a.weight").view.dtype, DType::kI8x4);
+  EXPECT_EQ(tensors.map.at("a.weight").view.shape, (Shape{3, 96}));
+}
+
 TEST(JoinScales, NoQuantization_LeavesTensorsAlone) {
   Tensors tensors;
   tensors.Add("a.weight", DType::kBF16, {2, 2}, 8);
@@ -114,9 +127,10 @@ TEST(JoinScales, BadCheckpoints_ErrorNamesTensorExpectedAndFound) {
       {"missing weight", [](Tensors* t) { t->map.erase("a.weight"); }, std::string(kFp8),
        "'a.weight_scale_inv' has no 'a.weight'"},
       {"scale shape", [](Tensors* t) { t->Add("a.weight_scale_inv", DType::kF32, {2, 3}, 24); },
-       std::string(kFp8), "'a.weight_scale_inv': expected F32 [2, 2], found F32 [2, 3]"},
+       std::string(kFp8),
+       "'a.weight_scale_inv': expected F32, BF16 or F8_E8M0 [2, 2], found F32 [2, 3]"},
       {"scale type", [](Tensors* t) { t->Add("a.weight_scale_inv", DType::kF16, {2, 2}, 8); },
-       std::string(kFp8), "expected F32 [2, 2], found F16 [2, 2]"},
+       std::string(kFp8), "expected F32, BF16 or F8_E8M0 [2, 2], found F16 [2, 2]"},
       {"weight type", [](Tensors* t) { t->Add("a.weight", DType::kI8, {200, 130}, 26000); },
        std::string(kFp8), "'a.weight': expected a matrix of F8_E4M3"},
       {"method", nothing, R"({"quant_method": "awq"})", "quant_method 'awq'"},
@@ -152,11 +166,12 @@ TEST(JoinScales, BadPackedCheckpoints_ErrorNamesTensorExpectedAndFound) {
       {"other shape", [](Tensors* t) { t->Set<int32_t>("a.weight_shape", {3, 104}); },
        std::string(kInt4), "'a.weight_packed': expected I32 [3, 13], found I32 [3, 12]"},
       {"scale shape", [](Tensors* t) { t->Add("a.weight_scale", DType::kBF16, {3, 4}, 24); },
-       std::string(kInt4), "'a.weight_scale': expected BF16 [3, 3], found BF16 [3, 4]"},
+       std::string(kInt4), "'a.weight_scale': expected BF16, F16 or F32 [3, 3], found BF16 [3, 4]"},
       {"both", [](Tensors* t) { t->Add("a.weight", DType::kBF16, {3, 96}, 576); },
        std::string(kInt4), "are both there"},
-      {"bits", nothing, with("\"num_bits\": 4", "\"num_bits\": 8"), "only symmetric 4-bit"},
-      {"group", nothing, with("32", "24"), "group_size 24"},
+      {"bits", nothing, with("\"num_bits\": 4", "\"num_bits\": 3"),
+       "only symmetric integers of 4 or 8 bits"},
+      {"group", nothing, with("32", "0"), "group_size 0"},
       {"format", nothing, with("pack-quantized", "marlin-24"), "format 'marlin-24'"},
   };
   for (const Bad& bad : cases) {

@@ -17,8 +17,10 @@ namespace {
 
 using tensor::DType;
 
-constexpr DType kTypes[] = {DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                            DType::kQ5_1, DType::kQ8_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kTypes[] = {
+    DType::kF16,    DType::kBF16,   DType::kQ4_0,  DType::kQ4_1,  DType::kQ5_0, DType::kQ5_1,
+    DType::kQ8_0,   DType::kQ4_K,   DType::kQ5_K,  DType::kQ6_K,  DType::kQ2_K, DType::kQ3_K,
+    DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4, DType::kTQ1_0, DType::kTQ2_0};
 
 SafetensorsFile OpenGolden(DType dtype) {
   const std::string name(tensor::Info(dtype).name);

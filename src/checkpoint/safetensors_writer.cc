@@ -1,51 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "checkpoint/safetensors_writer.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <set>
 #include <utility>
 
 #include "base/json.h"
+#include "checkpoint/atomic_file.h"
 #include "checkpoint/safetensors.h"
 
 namespace halfmoon::checkpoint {
 
 struct SafetensorsWriter::State {
-  std::filesystem::path path;
-  std::string temporary;
-  int fd = -1;
+  AtomicFile file;
   size_t expected_bytes = 0;
   size_t written_bytes = 0;
-
-  State() = default;
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  ~State() {
-    if (fd >= 0) ::close(fd);
-    if (!temporary.empty()) ::unlink(temporary.c_str());
-  }
-
-  Error Failed(std::string_view what) const {
-    return Error(ErrorCode::kIo,
-                 path.string() + ": " + std::string(what) + ": " + std::strerror(errno));
-  }
-
-  Status WriteAll(const void* bytes, size_t size) const {
-    const char* next = static_cast<const char*>(bytes);
-    while (size > 0) {
-      const ssize_t put = ::write(fd, next, size);
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) return Failed("cannot write");
-      next += put;
-      size -= static_cast<size_t>(put);
-    }
-    return {};
-  }
 };
 
 namespace {
@@ -93,27 +61,24 @@ SafetensorsWriter::~SafetensorsWriter() = default;
 Result<SafetensorsWriter> SafetensorsWriter::Create(const std::filesystem::path& path,
                                                     const std::vector<SafetensorsEntry>& entries) {
   HM_ASSIGN(const Header header, MakeHeader(entries).WithContext(path.string()));
-  auto state = std::make_unique<State>();
-  state->path = path;
-  state->expected_bytes = header.data_bytes;
-  std::string temporary = path.string() + ".XXXXXX";
-  state->fd = ::mkostemp(temporary.data(), O_CLOEXEC);
-  if (state->fd < 0) return state->Failed("cannot create a temporary file beside it");
-  state->temporary = temporary;
+  HM_ASSIGN(AtomicFile file, AtomicFile::Create(path));
   const uint64_t length = header.text.size();
-  HM_TRY(state->WriteAll(&length, sizeof(length)));
-  HM_TRY(state->WriteAll(header.text.data(), header.text.size()));
+  HM_TRY(file.Write(std::as_bytes(std::span(&length, 1))));
+  HM_TRY(file.Write(std::as_bytes(std::span(header.text))));
+  auto state = std::make_unique<State>(
+      State{.file = std::move(file), .expected_bytes = header.data_bytes, .written_bytes = 0});
   return SafetensorsWriter(std::move(state));
 }
 
 Status SafetensorsWriter::Append(std::span<const std::byte> bytes) {
   if (bytes.size() > state_->expected_bytes - state_->written_bytes) {
     return Error(ErrorCode::kInvalidArgument,
-                 state_->path.string() + ": " + std::to_string(bytes.size()) + " bytes more, but " +
-                     std::to_string(state_->written_bytes) + " of the announced " +
-                     std::to_string(state_->expected_bytes) + " are written");
+                 state_->file.path().string() + ": " + std::to_string(bytes.size()) +
+                     " bytes more, but " + std::to_string(state_->written_bytes) +
+                     " of the announced " + std::to_string(state_->expected_bytes) +
+                     " are written");
   }
-  HM_TRY(state_->WriteAll(bytes.data(), bytes.size()));
+  HM_TRY(state_->file.Write(bytes));
   state_->written_bytes += bytes.size();
   return {};
 }
@@ -121,17 +86,11 @@ Status SafetensorsWriter::Append(std::span<const std::byte> bytes) {
 Status SafetensorsWriter::Finish() {
   if (state_->written_bytes != state_->expected_bytes) {
     return Error(ErrorCode::kInvalidArgument,
-                 state_->path.string() + ": " + std::to_string(state_->written_bytes) +
+                 state_->file.path().string() + ": " + std::to_string(state_->written_bytes) +
                      " of the announced " + std::to_string(state_->expected_bytes) +
                      " bytes are written");
   }
-  if (::fchmod(state_->fd, 0644) != 0) return state_->Failed("cannot set the mode");
-  if (::fsync(state_->fd) != 0) return state_->Failed("cannot sync");
-  if (::rename(state_->temporary.c_str(), state_->path.c_str()) != 0) {
-    return state_->Failed("cannot rename into place");
-  }
-  state_->temporary.clear();
-  return {};
+  return state_->file.Commit();
 }
 
 Status WriteSafetensors(const std::filesystem::path& path,

@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include "kernels/test_support.h"
 
@@ -304,14 +305,15 @@ TEST(MatMul, LargestStoredIntegers_SameBitsAsGeneric) {
     for (const uint8_t fill : {0x00, 0xFF, 0x80, 0x7F}) {
       std::vector<std::byte> bytes(static_cast<size_t>(16 * 256 / info.block_elements) *
                                    static_cast<size_t>(info.block_bytes));
-      // Fills every byte, scales too: 0xFFFF and 0x7F7F are float16 NaN, and NaN equals NaN.
       std::fill(bytes.begin(), bytes.end(), std::byte{fill});
-      // A finite d where the format stores it first.
+      // Finite scales: float16 1 and 2^-10.
       for (size_t b = 0; b < bytes.size(); b += static_cast<size_t>(info.block_bytes)) {
-        const size_t d = dtype == DType::kQ6_K ? b + 208 : b;
-        bytes[d] = std::byte{0x00};
-        bytes[d + 1] = std::byte{0x3C};
-        if (info.block_bytes % 4 == 0) bytes[d + 2] = bytes[d + 3] = std::byte{0x14};
+        std::byte high{0x3C};
+        for (const size_t offset : ScaleOffsets(dtype)) {
+          bytes[b + offset] = std::byte{0x00};
+          bytes[b + offset + 1] = std::exchange(high, std::byte{0x14});
+        }
+        if (dtype == DType::kMXFP4) bytes[b] = std::byte{128};
       }
       RowSource source;
       source.dtype = dtype;

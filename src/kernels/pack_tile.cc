@@ -9,6 +9,7 @@
 #include "kernels/cpu/tile_format.h"
 #include "quant/blocks.h"
 #include "quant/unpack.h"
+#include "tensor/float16.h"
 
 namespace halfmoon::kernels {
 namespace {
@@ -109,11 +110,35 @@ void PackQuants(const uint8_t q[32], uint8_t* group, int r) {
   }
 }
 
+// The scales of one block in the scale block at `scales`.
+template <WeightFormat F>
+void PackBlockScales(const quant::QuantTraits& traits, const quant::UnpackedBlock& block,
+                     uint8_t* scales, int r) {
+  using Format = TileFormat<F>;
+  if constexpr (Format::kHasBf16Scale) {
+    // A power of two, which bf16 holds exactly, below the normal numbers too.
+    const auto bits = std::bit_cast<uint32_t>(quant::PowerScale(block.sc[0]));
+    return StoreF16(scales, r, static_cast<uint16_t>(bits >> 16));
+  }
+  StoreF16(scales, r, block.d_f16);
+  if constexpr (Format::kHasMin) StoreF16(scales + Format::kMinOffset, r, block.m_f16);
+  if constexpr (Format::kIsSuper) {
+    // A scale for 32 inputs stands twice where the format has one for 16.
+    const int inputs = traits.super / Format::kNumScales;
+    for (int i = 0; i < Format::kNumScales; ++i) {
+      const int group = i * inputs / traits.group;
+      scales[Format::kScOffset + i * kRows + r] = block.sc[group];
+      if constexpr (Format::kHasMin) scales[Format::kMnOffset + i * kRows + r] = block.mn[group];
+    }
+  }
+}
+
 // Any block format by way of its plain integers.
 template <WeightFormat F>
 void PackBlocks(DType dtype, const std::byte* row, int r, const TileTarget& target) {
   using Format = TileFormat<F>;
-  const int groups = quant::TraitsOf(dtype)->super / static_cast<int>(kGroup);
+  const quant::QuantTraits& traits = *quant::TraitsOf(dtype);
+  const int groups = traits.super / static_cast<int>(kGroup);
   const int block_bytes = tensor::Info(dtype).block_bytes;
   quant::UnpackedBlock block;
   for (int64_t g = 0; g < target.cols / kGroup; g += groups) {
@@ -122,15 +147,9 @@ void PackBlocks(DType dtype, const std::byte* row, int r, const TileTarget& targ
     for (int sub = 0; sub < groups; ++sub) {
       PackQuants<F>(block.q + sub * kGroup, target.quants + (g + sub) * Format::kGroupBytes, r);
     }
-    uint8_t* scales = target.scales + g / Format::kScaleGroups * Format::kScaleBytes;
-    StoreF16(scales, r, block.d_f16);
-    if constexpr (Format::kHasMin) StoreF16(scales + Format::kMinOffset, r, block.m_f16);
-    if constexpr (Format::kIsSuper) {
-      const int num_scales = Format::kHalves ? 16 : 8;
-      for (int i = 0; i < num_scales; ++i) scales[Format::kScOffset + i * kRows + r] = block.sc[i];
-    }
-    if constexpr (Format::kIsSuper && Format::kHasMin) {
-      for (int i = 0; i < 8; ++i) scales[Format::kMnOffset + i * kRows + r] = block.mn[i];
+    for (int sub = 0; sub < groups; sub += Format::kScaleGroups) {
+      PackBlockScales<F>(traits, block,
+                         target.scales + (g + sub) / Format::kScaleGroups * Format::kScaleBytes, r);
     }
   }
 }
@@ -152,10 +171,34 @@ void PackRow(DType dtype, const std::byte* row, int r, const TileTarget& target)
     case DType::kQ5_K:
       return PackBlocks<WeightFormat::kU8K>(dtype, row, r, target);
     case DType::kQ6_K:
+    case DType::kQ3_K:
       return PackBlocks<WeightFormat::kU8S>(dtype, row, r, target);
+    case DType::kQ2_K:
+      return PackBlocks<WeightFormat::kU4H>(dtype, row, r, target);
+    case DType::kIQ4_NL:
+      return PackBlocks<WeightFormat::kU8D>(dtype, row, r, target);
+    case DType::kIQ4_XS:
+      return PackBlocks<WeightFormat::kU8T>(dtype, row, r, target);
+    case DType::kMXFP4:
+      return PackBlocks<WeightFormat::kU8B>(dtype, row, r, target);
+    case DType::kTQ1_0:
+    case DType::kTQ2_0:
+      return PackBlocks<WeightFormat::kU4D>(dtype, row, r, target);
     default:
       HM_CHECK(false, std::string(tensor::Info(dtype).name));
   }
+}
+
+float LoadScale(DType dtype, const std::byte* row, int64_t index) {
+  if (dtype == DType::kF8E8M0) return tensor::F8E8M0ToF32(static_cast<uint8_t>(row[index]));
+  if (dtype == DType::kBF16) {
+    uint16_t bits;
+    std::memcpy(&bits, row + index * 2, sizeof(bits));
+    return tensor::BF16ToF32(bits);
+  }
+  float scale;
+  std::memcpy(&scale, row + index * 4, sizeof(scale));
+  return scale;
 }
 
 // F8_E4M3: words of 4 inputs; a scale for each 128 inputs, 256 times as large because kernels
@@ -164,24 +207,30 @@ void PackF8(const std::byte* const rows[], const TileScales& scales, const TileT
   PackUnits(rows, target, target.cols / 4, static_cast<size_t>(target.cols % 4));
   for (int64_t g = 0; g * kF8Group < target.cols; ++g) {
     for (int r = 0; r < target.rows; ++r) {
-      float scale;
-      std::memcpy(&scale, scales.rows[r] + g * kF8Group / scales.group * 4, sizeof(scale));
-      scale *= 256.0f;
+      const float scale =
+          LoadScale(scales.dtype, scales.rows[r], g * kF8Group / scales.group) * 256.0f;
       std::memcpy(target.scales + g * 64 + r * 4, &scale, sizeof(scale));
     }
   }
 }
 
-void PackI4(const std::byte* const rows[], const TileScales& scales, const TileTarget& target) {
-  using Format = TileFormat<WeightFormat::kU4B>;
+// 4-bit or 8-bit integers in words, low bits first; F is the format with f16 or bf16 scales, which
+// are 16 bits wide both and lie in the same place.
+template <WeightFormat F>
+void PackWords(const std::byte* const rows[], const TileScales& scales, const TileTarget& target) {
+  using Format = TileFormat<F>;
   for (int r = 0; r < target.rows; ++r) {
     for (int64_t g = 0; g < target.cols / kGroup; ++g) {
       uint8_t q[kGroup];
-      for (int word = 0; word < 4; ++word) {
-        const uint32_t packed = LoadWord(rows[r] + g * 16 + word * 4);
-        for (int i = 0; i < 8; ++i) q[word * 8 + i] = packed >> (4 * i) & 15u;
+      if constexpr (Format::kIs4Bit) {
+        for (int word = 0; word < 4; ++word) {
+          const uint32_t packed = LoadWord(rows[r] + g * 16 + word * 4);
+          for (int i = 0; i < 8; ++i) q[word * 8 + i] = packed >> (4 * i) & 15u;
+        }
+      } else {
+        std::memcpy(q, rows[r] + g * kGroup, sizeof(q));
       }
-      PackQuants<WeightFormat::kU4B>(q, target.quants + g * Format::kGroupBytes, r);
+      PackQuants<F>(q, target.quants + g * Format::kGroupBytes, r);
       uint16_t scale;
       std::memcpy(&scale, scales.rows[r] + g * kGroup / scales.group * 2, sizeof(scale));
       StoreF16(target.scales + g * Format::kScaleBytes, r, scale);
@@ -203,7 +252,9 @@ void PackTileRows(DType dtype, const std::byte* const rows[], const TileScales& 
     case DType::kF8E4M3:
       return PackF8(rows, scales, target);
     case DType::kI4x8:
-      return PackI4(rows, scales, target);
+      return PackWords<WeightFormat::kU4B>(rows, scales, target);
+    case DType::kI8x4:
+      return PackWords<WeightFormat::kU8B>(rows, scales, target);
     default:
       for (int r = 0; r < target.rows; ++r) PackRow(dtype, rows[r], r, target);
   }

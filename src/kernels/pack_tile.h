@@ -21,6 +21,7 @@ struct TileTarget {
 struct TileScales {
   const std::byte* const* rows = nullptr;  ///< of row r; null where the type has its own
   int64_t group = 0;                       ///< inputs that share one
+  tensor::DType dtype = tensor::DType::kF32;
 };
 
 /// rows[r]: the stored bytes of row r. Requires a type that FormatFor accepts.

@@ -60,6 +60,12 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
       return QuantisedSizes<WeightFormat::kU8S>(groups);
     case WeightFormat::kU4B:
       return QuantisedSizes<WeightFormat::kU4B>(groups);
+    case WeightFormat::kU8B:
+      return QuantisedSizes<WeightFormat::kU8B>(groups);
+    case WeightFormat::kU8T:
+      return QuantisedSizes<WeightFormat::kU8T>(groups);
+    case WeightFormat::kU4H:
+      return QuantisedSizes<WeightFormat::kU4H>(groups);
   }
   return {0, 0};
 }
@@ -68,7 +74,8 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
 
 std::string_view WeightFormatName(WeightFormat format) {
   constexpr std::array<std::string_view, kNumWeightFormats> kNames = {
-      "f32", "f16", "bf16", "f8", "u4d", "u4dm", "u8d", "u8dm", "u4k", "u8k", "u8s", "u4b"};
+      "f32", "f16", "bf16", "f8",  "u4d", "u4dm", "u8d", "u8dm",
+      "u4k", "u8k", "u8s",  "u4b", "u8b", "u8t",  "u4h"};
   return kNames[static_cast<size_t>(format)];
 }
 
@@ -82,7 +89,7 @@ PackedMatrix::PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int 
   data_ = tensor::AlignedBuffer(static_cast<size_t>(num_tiles()) * tile_bytes_);
 }
 
-Result<WeightFormat> FormatFor(DType dtype) {
+Result<WeightFormat> FormatFor(DType dtype, DType scale_dtype) {
   switch (dtype) {
     case DType::kF32:
       return WeightFormat::kF32;
@@ -93,13 +100,20 @@ Result<WeightFormat> FormatFor(DType dtype) {
     case DType::kF8E4M3:
       return WeightFormat::kF8;
     case DType::kI4x8:
-      return WeightFormat::kU4B;
+      return scale_dtype == DType::kF16 ? WeightFormat::kU4D : WeightFormat::kU4B;
+    case DType::kI8x4:
+      return scale_dtype == DType::kF16 ? WeightFormat::kU8D : WeightFormat::kU8B;
+    case DType::kMXFP4:
+      return WeightFormat::kU8B;
     case DType::kQ4_0:
+    case DType::kTQ1_0:
+    case DType::kTQ2_0:
       return WeightFormat::kU4D;
     case DType::kQ4_1:
       return WeightFormat::kU4DM;
     case DType::kQ5_0:
     case DType::kQ8_0:
+    case DType::kIQ4_NL:
       return WeightFormat::kU8D;
     case DType::kQ5_1:
       return WeightFormat::kU8DM;
@@ -107,8 +121,13 @@ Result<WeightFormat> FormatFor(DType dtype) {
       return WeightFormat::kU4K;
     case DType::kQ5_K:
       return WeightFormat::kU8K;
+    case DType::kQ3_K:
     case DType::kQ6_K:
       return WeightFormat::kU8S;
+    case DType::kIQ4_XS:
+      return WeightFormat::kU8T;
+    case DType::kQ2_K:
+      return WeightFormat::kU4H;
     default:
       return Error(ErrorCode::kUnsupported,
                    std::string(tensor::Info(dtype).name) + " is not a type of linear weights");
@@ -117,21 +136,30 @@ Result<WeightFormat> FormatFor(DType dtype) {
 
 namespace {
 
+bool IsScaledInteger(DType dtype) { return dtype == DType::kI4x8 || dtype == DType::kI8x4; }
+
 /// Whether the scales beside the values are such as the format's tiles hold.
-Status CheckScales(const RowSource& source, WeightFormat format) {
-  const int64_t unit = format == WeightFormat::kF8    ? kF8Group
-                       : format == WeightFormat::kU4B ? kGroup
-                                                      : 0;
-  if (unit == 0) return {};
+Status CheckScales(const RowSource& source) {
+  const bool is_f8 = source.dtype == DType::kF8E4M3;
+  if (!is_f8 && !IsScaledInteger(source.dtype)) return {};
+  const std::string name(tensor::Info(source.dtype).name);
+  const DType scale = source.scale_dtype;
+  const bool known =
+      scale == DType::kBF16 ||
+      (is_f8 ? scale == DType::kF32 || scale == DType::kF8E8M0 : scale == DType::kF16);
+  if (!known) {
+    return Error(ErrorCode::kUnsupported,
+                 name + " with scales of " + std::string(tensor::Info(scale).name));
+  }
+  const int64_t unit = is_f8 ? kF8Group : kGroup;
   if (!source.scales || source.scale_group <= 0 || source.scale_group % unit != 0) {
     return Error(ErrorCode::kUnsupported,
-                 std::string(tensor::Info(source.dtype).name) + " with a scale for " +
-                     std::to_string(source.scale_group) + " inputs; expected a multiple of " +
-                     std::to_string(unit));
+                 name + " with a scale for " + std::to_string(source.scale_group) +
+                     " inputs; expected a multiple of " + std::to_string(unit));
   }
-  if (format == WeightFormat::kU4B && source.cols % kGroup != 0) {
-    return Error(ErrorCode::kUnsupported,
-                 "I4x8 with " + std::to_string(source.cols) + " inputs; expected a multiple of 32");
+  if (!is_f8 && source.cols % kGroup != 0) {
+    return Error(ErrorCode::kUnsupported, name + " with " + std::to_string(source.cols) +
+                                              " inputs; expected a multiple of 32");
   }
   return {};
 }
@@ -139,7 +167,7 @@ Status CheckScales(const RowSource& source, WeightFormat format) {
 }  // namespace
 
 Result<PackedMatrix> NewPacked(const RowSource& source) {
-  HM_ASSIGN(const WeightFormat format, FormatFor(source.dtype));
+  HM_ASSIGN(const WeightFormat format, FormatFor(source.dtype, source.scale_dtype));
   const int block = tensor::Info(source.dtype).block_elements;
   const std::string shape =
       "matrix [" + std::to_string(source.rows) + ", " + std::to_string(source.cols) + "]";
@@ -152,9 +180,12 @@ Result<PackedMatrix> NewPacked(const RowSource& source) {
                                                   std::string(tensor::Info(source.dtype).name) +
                                                   " blocks of " + std::to_string(block));
   }
-  HM_TRY(CheckScales(source, format).WithContext(shape));
+  HM_TRY(CheckScales(source).WithContext(shape));
   const quant::QuantTraits* traits = quant::TraitsOf(source.dtype);
-  const int zero = format == WeightFormat::kU4B ? 8 : traits != nullptr ? traits->zero : 0;
+  const int zero = source.dtype == DType::kI4x8   ? 8
+                   : source.dtype == DType::kI8x4 ? 128
+                   : traits != nullptr            ? traits->zero
+                                                  : 0;
   return PackedMatrix(format, source.rows, source.cols, zero);
 }
 
@@ -171,7 +202,8 @@ void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
     rows[r] = source.row(t * kTileRows + r);
     if (source.scales) scales[r] = source.scales(t * kTileRows + r);
   }
-  PackTileRows(source.dtype, rows, {.rows = scales, .group = source.scale_group}, target);
+  PackTileRows(source.dtype, rows,
+               {.rows = scales, .group = source.scale_group, .dtype = source.scale_dtype}, target);
 }
 
 Result<PackedMatrix> Pack(const RowSource& source) {

@@ -37,8 +37,12 @@ enum class WeightFormat : uint8_t {
   kU8S,   ///< 8-bit, w = (d sc) (q - zero), sc per 16 inputs; per 256: f16 d[16], i8 sc[16][16]
           ///< (Q6_K)
   kU4B,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: bf16 d[16] (INT4 with groups)
+  kU8B,   ///< the same with 8-bit quants (INT8 with groups, MXFP4)
+  kU8T,   ///< kU8S with quants of all 8 bits, where kU8S has 6 (IQ4_XS)
+  kU4H,   ///< 4-bit, w = (d sc) q - (dmin mn), sc and mn per 16 inputs; per 256: f16 d[16], f16
+          ///< dmin[16], u8 sc[16][16], u8 mn[16][16] (Q2_K)
 };
-inline constexpr int kNumWeightFormats = 12;
+inline constexpr int kNumWeightFormats = 15;
 inline constexpr int64_t kF8Group = 128;  ///< inputs that share a scale of kF8
 
 std::string_view WeightFormatName(WeightFormat format);
@@ -54,7 +58,9 @@ class PackedMatrix {
   WeightFormat format() const { return format_; }
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
-  int zero() const { return zero_; }  ///< stored value that means 0 (kU4D, kU8D, kU8S)
+  int zero() const {
+    return zero_;
+  }  ///< stored value that means 0, of the formats without a minimum
   int64_t num_tiles() const { return (rows_ + kTileRows - 1) / kTileRows; }
   size_t tile_bytes() const { return tile_bytes_; }
   size_t quant_bytes() const { return quant_bytes_; }  ///< offset of the scales inside a tile
@@ -74,9 +80,10 @@ class PackedMatrix {
   tensor::AlignedBuffer data_;
 };
 
-/// The lossless kernel format of a stored type. Errors: kUnsupported for types that hold no
-/// weights.
-Result<WeightFormat> FormatFor(tensor::DType dtype);
+/// The lossless kernel format of a stored type; scale_dtype is that of scales beside the values.
+/// Errors: kUnsupported for types that hold no weights.
+Result<WeightFormat> FormatFor(tensor::DType dtype,
+                               tensor::DType scale_dtype = tensor::DType::kF32);
 
 /// A stored matrix row by row: row(i) is the bytes of output row i in canonical order.
 struct RowSource {
@@ -84,10 +91,11 @@ struct RowSource {
   int64_t rows = 0;
   int64_t cols = 0;
   std::function<const std::byte*(int64_t row)> row;
-  /// Types without scales of their own (F8_E4M3, I4x8): those of row i, each for scale_group
-  /// inputs; F32 for F8_E4M3, BF16 for I4x8.
+  /// Types without scales of their own (F8_E4M3, I4x8, I8x4): those of row i, each for scale_group
+  /// inputs; F32, BF16 or F8_E8M0 for F8_E4M3, BF16 or F16 for the integers.
   std::function<const std::byte*(int64_t row)> scales;
   int64_t scale_group = 0;
+  tensor::DType scale_dtype = tensor::DType::kF32;
 };
 
 /// Lays out an empty matrix for `source`. Errors: kUnsupported (type), kInvalidArgument (cols not

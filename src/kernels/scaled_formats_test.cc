@@ -19,11 +19,12 @@ struct Case {
   int64_t rows;
   int64_t cols;
   int64_t group;
+  tensor::DType scale = tensor::DType::kBF16;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << tensor::Info(c.dtype).name << " [" << c.rows << ", " << c.cols << "] group "
-             << c.group;
+             << c.group << " scales " << tensor::Info(c.scale).name;
 }
 
 /// Random values with a scale per row and group, and what they decode to.
@@ -32,18 +33,19 @@ class Weights {
   explicit Weights(const Case& c) : case_(c) {
     std::mt19937 random(7);
     const bool f8 = c.dtype == tensor::DType::kF8E4M3;
-    row_bytes_ = static_cast<size_t>(f8 ? c.cols : (c.cols + 7) / 8 * 4);
+    row_bytes_ = *tensor::SizeBytes(c.dtype, {f8 ? c.cols : (c.cols + 7) / 8 * 8});
     groups_ = (c.cols + c.group - 1) / c.group;
+    scale_bytes_ = static_cast<size_t>(tensor::Info(c.scale).block_bytes);
     bytes_.resize(static_cast<size_t>(c.rows) * row_bytes_);
-    scales_.resize(static_cast<size_t>(c.rows * groups_) * 4);
+    scales_.resize(static_cast<size_t>(c.rows * groups_) * scale_bytes_);
     for (int64_t i = 0; i < c.rows * groups_; ++i) {
-      const float scale = 0.001f * static_cast<float>(1 + random() % 1000);
-      if (f8) {
-        std::memcpy(scales_.data() + 4 * i, &scale, 4);
-      } else {
-        const uint16_t bits = tensor::F32ToBF16(scale);
-        std::memcpy(scales_.data() + 2 * i, &bits, 2);
+      std::byte* at = scales_.data() + static_cast<size_t>(i) * scale_bytes_;
+      if (c.scale == tensor::DType::kF8E8M0) {
+        *at = static_cast<std::byte>(110 + random() % 20);
+        continue;
       }
+      const float scale = 0.001f * static_cast<float>(1 + random() % 1000);
+      EXPECT_TRUE(quant::EncodeRow(c.scale, &scale, 1, at).ok());
     }
     for (int64_t r = 0; r < c.rows; ++r) {
       auto* row = reinterpret_cast<uint8_t*>(bytes_.data()) + static_cast<size_t>(r) * row_bytes_;
@@ -59,10 +61,11 @@ class Weights {
          .cols = c.cols,
          .row = [this](int64_t r) { return bytes_.data() + static_cast<size_t>(r) * row_bytes_; },
          .scales =
-             [this, f8](int64_t r) {
-               return scales_.data() + static_cast<size_t>(r * groups_) * (f8 ? 4 : 2);
+             [this](int64_t r) {
+               return scales_.data() + static_cast<size_t>(r * groups_) * scale_bytes_;
              },
-         .scale_group = c.group});
+         .scale_group = c.group,
+         .scale_dtype = c.scale});
     EXPECT_TRUE(result.ok()) << result.error().message();
     packed = std::move(result).value();
   }
@@ -71,23 +74,29 @@ class Weights {
   PackedMatrix packed;
 
  private:
+  float Scale(int64_t index) const {
+    const std::byte* at = scales_.data() + static_cast<size_t>(index) * scale_bytes_;
+    if (case_.scale == tensor::DType::kF8E8M0) {
+      return std::ldexp(1.0f, static_cast<int>(*at) - 127);
+    }
+    float scale = 0.0f;
+    EXPECT_TRUE(quant::DecodeRow(case_.scale, at, 1, &scale).ok());
+    return scale;
+  }
   float Value(const uint8_t* row, int64_t r, int64_t k) const {
-    const int64_t scale = r * groups_ + k / case_.group;
-    if (case_.dtype == tensor::DType::kF8E4M3) {
-      float s;
-      std::memcpy(&s, scales_.data() + 4 * scale, 4);
-      return tensor::F8E4M3ToF32(row[k]) * s;
+    const float scale = Scale(r * groups_ + k / case_.group);
+    if (case_.dtype == tensor::DType::kF8E4M3) return tensor::F8E4M3ToF32(row[k]) * scale;
+    if (case_.dtype == tensor::DType::kI8x4) {
+      return static_cast<float>(static_cast<int>(row[k]) - 128) * scale;
     }
     uint32_t word;
     std::memcpy(&word, row + k / 8 * 4, 4);
-    uint16_t s;
-    std::memcpy(&s, scales_.data() + 2 * scale, 2);
-    return static_cast<float>(static_cast<int>(word >> 4 * (k % 8) & 15u) - 8) *
-           tensor::BF16ToF32(s);
+    return static_cast<float>(static_cast<int>(word >> 4 * (k % 8) & 15u) - 8) * scale;
   }
 
   Case case_;
   size_t row_bytes_ = 0;
+  size_t scale_bytes_ = 0;
   int64_t groups_ = 0;
   std::vector<std::byte> bytes_;
   std::vector<std::byte> scales_;
@@ -95,10 +104,17 @@ class Weights {
 
 std::vector<Case> Cases() {
   using tensor::DType;
-  return {{DType::kF8E4M3, 40, 256, 128}, {DType::kF8E4M3, 16, 130, 128},
-          {DType::kF8E4M3, 5, 61, 128},   {DType::kF8E4M3, 33, 515, 256},
-          {DType::kI4x8, 40, 256, 32},    {DType::kI4x8, 17, 96, 32},
-          {DType::kI4x8, 9, 320, 64},     {DType::kI4x8, 16, 32, 128}};
+  return {{DType::kF8E4M3, 40, 256, 128, DType::kF32},
+          {DType::kF8E4M3, 16, 130, 128, DType::kF32},
+          {DType::kF8E4M3, 5, 61, 128, DType::kF8E8M0},
+          {DType::kF8E4M3, 33, 515, 256, DType::kBF16},
+          {DType::kI4x8, 40, 256, 32},
+          {DType::kI4x8, 17, 96, 32, DType::kF16},
+          {DType::kI4x8, 9, 320, 64},
+          {DType::kI4x8, 16, 32, 128},
+          {DType::kI8x4, 40, 256, 32},
+          {DType::kI8x4, 17, 96, 32, DType::kF16},
+          {DType::kI8x4, 9, 320, 64}};
 }
 
 std::vector<float> Multiply(Isa isa, const Weights& weights, const std::vector<float>& x,
@@ -151,7 +167,7 @@ TEST(ScaledFormats, F32Activations_AgainstOracle_EveryIsaSameBits) {
 
 TEST(ScaledFormats, Int8Activations_AgainstF32_EveryIsaSameBits) {
   for (const Case& c : Cases()) {
-    if (c.dtype != tensor::DType::kI4x8) continue;
+    if (c.dtype == tensor::DType::kF8E4M3) continue;
     const Weights weights(c);
     for (const int64_t rows : {1, 2, 9, 40}) {
       const std::vector<float> x = RandomFloats(static_cast<size_t>(rows * c.cols), 4);
@@ -173,16 +189,21 @@ TEST(ScaledFormats, Int8Activations_AgainstF32_EveryIsaSameBits) {
 }
 
 TEST(ScaledFormats, UnfitScales_AreRefused) {
-  const auto pack = [](tensor::DType dtype, int64_t cols, int64_t group) {
-    RowSource source{.dtype = dtype, .rows = 16, .cols = cols};
+  using tensor::DType;
+  const auto packs = [](const Case& c) {
+    RowSource source{.dtype = c.dtype, .rows = c.rows, .cols = c.cols};
     source.scales = [](int64_t) { return nullptr; };
-    source.scale_group = group;
-    return NewPacked(source);
+    source.scale_group = c.group;
+    source.scale_dtype = c.scale;
+    return NewPacked(source).ok();
   };
-  EXPECT_TRUE(pack(tensor::DType::kF8E4M3, 100, 128).ok());
-  EXPECT_FALSE(pack(tensor::DType::kF8E4M3, 100, 64).ok());
-  EXPECT_FALSE(pack(tensor::DType::kI4x8, 100, 32).ok());
-  EXPECT_FALSE(pack(tensor::DType::kI4x8, 96, 16).ok());
+  EXPECT_TRUE(packs({DType::kF8E4M3, 16, 100, 128, DType::kF32}));
+  EXPECT_FALSE(packs({DType::kF8E4M3, 16, 100, 64, DType::kF32}));
+  EXPECT_FALSE(packs({DType::kF8E4M3, 16, 128, 128, DType::kF16}));
+  EXPECT_FALSE(packs({DType::kI4x8, 16, 100, 32}));
+  EXPECT_FALSE(packs({DType::kI4x8, 16, 96, 16}));
+  EXPECT_FALSE(packs({DType::kI8x4, 16, 100, 32}));
+  EXPECT_FALSE(packs({DType::kI8x4, 16, 96, 32, DType::kF32}));
   const RowSource without{.dtype = tensor::DType::kF8E4M3, .rows = 16, .cols = 128};
   EXPECT_FALSE(NewPacked(without).ok());
 }

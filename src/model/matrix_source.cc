@@ -18,6 +18,9 @@ using tensor::DType;
 constexpr float kMaxScale = 1e30f;
 
 float LoadScale(const checkpoint::StoredScales& scales, const std::byte* row, int64_t index) {
+  if (scales.view.dtype == DType::kF8E8M0) {
+    return tensor::F8E8M0ToF32(static_cast<uint8_t>(row[index]));
+  }
   if (scales.view.dtype == DType::kF32) {
     float value;
     std::memcpy(&value, row + 4 * index, sizeof(value));
@@ -25,7 +28,7 @@ float LoadScale(const checkpoint::StoredScales& scales, const std::byte* row, in
   }
   uint16_t bits;
   std::memcpy(&bits, row + 2 * index, sizeof(bits));
-  return tensor::BF16ToF32(bits);
+  return scales.view.dtype == DType::kF16 ? tensor::F16ToF32(bits) : tensor::BF16ToF32(bits);
 }
 
 Status CheckScales(const checkpoint::StoredScales& scales) {
@@ -76,7 +79,9 @@ bool MatrixSource::packs() const {
   if (!stored_->scales.has_value()) return true;
   const int64_t group = stored_->scales->block_cols;
   if (stored_->view.dtype == DType::kF8E4M3) return group % kernels::kF8Group == 0;
-  return cols() % kernels::kGroup == 0 && group % kernels::kGroup == 0;
+  // Tiles keep scales of 16 bits only.
+  return cols() % kernels::kGroup == 0 && group % kernels::kGroup == 0 &&
+         stored_->scales->view.dtype != DType::kF32;
 }
 
 const std::byte* MatrixSource::ScaleBytes(int64_t row) const {
@@ -92,6 +97,7 @@ kernels::RowSource MatrixSource::Gather(std::vector<int64_t> order) const {
       .dtype = stored_->view.dtype, .rows = static_cast<int64_t>(order.size()), .cols = cols()};
   if (stored_->scales.has_value()) {
     source.scale_group = stored_->scales->block_cols;
+    source.scale_dtype = stored_->scales->view.dtype;
     source.scales = [from = *this, order](int64_t row) {
       return from.ScaleBytes(order[static_cast<size_t>(row)]);
     };
@@ -102,8 +108,19 @@ kernels::RowSource MatrixSource::Gather(std::vector<int64_t> order) const {
   return source;
 }
 
+bool MatrixSource::needs_check() const {
+  return stored_->view.dtype == DType::kF8E4M3 || quant::IsQuantized(stored_->view.dtype);
+}
+
 Status MatrixSource::CheckRow(int64_t row) const {
   if (!needs_check()) return {};
+  if (quant::IsQuantized(stored_->view.dtype)) {
+    const auto bad = quant::FindBadScale(stored_->view.dtype, RowBytes(row), cols());
+    if (!bad.has_value()) return {};
+    return Error(ErrorCode::kCorrupt, "tensor '" + name_ + "': scale of block [" +
+                                          std::to_string(row) + ", " + std::to_string(*bad) +
+                                          "] is not a finite number");
+  }
   const auto* bytes = reinterpret_cast<const uint8_t*>(RowBytes(row));
   for (int64_t j = 0; j < cols(); ++j) {
     if ((bytes[j] & 0x7Fu) != 0x7Fu) continue;
@@ -117,6 +134,7 @@ Status MatrixSource::DecodeRow(int64_t row, std::span<float> out) const {
   HM_CHECK(static_cast<int64_t>(out.size()) == cols());
   const std::byte* bytes = RowBytes(row);
   if (!stored_->scales.has_value()) {
+    HM_TRY(CheckRow(row));
     return quant::DecodeRow(stored_->view.dtype, bytes, cols(), out.data())
         .WithContext("tensor '" + name_ + "'");
   }
@@ -128,6 +146,8 @@ Status MatrixSource::DecodeRow(int64_t row, std::span<float> out) const {
     float value = 0.0f;
     if (stored_->view.dtype == DType::kF8E4M3) {
       value = tensor::F8E4M3ToF32(static_cast<uint8_t>(bytes[j]));
+    } else if (stored_->view.dtype == DType::kI8x4) {
+      value = static_cast<float>(static_cast<int>(bytes[j]) - 128);
     } else {
       uint32_t word;
       std::memcpy(&word, bytes + j / 8 * 4, sizeof(word));

@@ -35,12 +35,12 @@ class MatrixSource {
   /// The rows listed, in that order, for packing: row i of the result is row order[i] of the
   /// tensor. Requires packs().
   kernels::RowSource Gather(std::vector<int64_t> order) const;
-  /// Row `row` in float32. out holds cols() floats. Errors: kCorrupt naming a value that is not a
-  /// number.
+  /// Row `row` in float32. out holds cols() floats. Errors: kCorrupt naming a value or scale that
+  /// is not a number.
   Status DecodeRow(int64_t row, std::span<float> out) const;
   /// Whether CheckRow is due before packing: the kernels' decoding knows numbers only.
-  bool needs_check() const { return stored_->view.dtype == tensor::DType::kF8E4M3; }
-  /// That a row holds numbers only. Errors as DecodeRow.
+  bool needs_check() const;
+  /// That a row and the scales inside it are numbers. Errors as DecodeRow.
   Status CheckRow(int64_t row) const;
 
  private:

@@ -132,5 +132,85 @@ TEST(MatrixSource, Int4OddSizes_DecodeThoughTheyDoNotPack) {
   EXPECT_EQ(row, (std::vector<float>{0, 0.5f, 1, 1.5f, 2, 2.5f, 3, 3.5f, -4, -3.5f, -3, -2.5f}));
 }
 
+TEST(MatrixSource, Fp8ScalesAsExponents_DecodeAndPack) {
+  const Fp8 data;
+  const std::vector<uint8_t> scales = {128, 126};  // 2 and 0.5
+  checkpoint::StoredTensor stored = *data.Checkpoint().Find("a.weight");
+  stored.scales->view = {
+      .dtype = DType::kF8E8M0, .shape = {2, 1}, .bytes = std::as_bytes(std::span(scales))};
+  const OneMatrix checkpoint(stored);
+  const Result<MatrixSource> source = MatrixSource::Find(checkpoint, "a.weight", 130, 3);
+  ASSERT_TRUE(source.ok()) << source.error().message();
+  EXPECT_TRUE(source->packs());
+  EXPECT_EQ(source->Gather({0}).scale_dtype, DType::kF8E8M0);
+  std::vector<float> row(3);
+  ASSERT_TRUE(source->DecodeRow(129, row).ok());
+  EXPECT_EQ(row, (std::vector<float>{0.5f, 0.5f, 0.5f}));
+}
+
+TEST(MatrixSource, Fp8ExponentThatIsNoNumber_ErrorNamesTheScale) {
+  const Fp8 data;
+  const std::vector<uint8_t> scales = {128, 255};
+  checkpoint::StoredTensor stored = *data.Checkpoint().Find("a.weight");
+  stored.scales->view = {
+      .dtype = DType::kF8E8M0, .shape = {2, 1}, .bytes = std::as_bytes(std::span(scales))};
+  const OneMatrix checkpoint(stored);
+  const Result<MatrixSource> source = MatrixSource::Find(checkpoint, "a.weight", 130, 3);
+  ASSERT_FALSE(source.ok());
+  EXPECT_THAT(source.error().message(), HasSubstr("'a.weight_scale_inv': scale [1, 0]"));
+}
+
+TEST(MatrixSource, BlockScaleNotFinite_ErrorNamesTheBlock) {
+  std::vector<uint8_t> values(2 * 2 * 34, 1);  // Q8_0 [2, 64]
+  const auto open = [&] {
+    return OneMatrix(
+        {.view = {
+             .dtype = DType::kQ8_0, .shape = {2, 64}, .bytes = std::as_bytes(std::span(values))}});
+  };
+  const OneMatrix right = open();
+  const Result<MatrixSource> source = MatrixSource::Find(right, "a.weight", 2, 64);
+  ASSERT_TRUE(source.ok()) << source.error().message();
+  EXPECT_TRUE(source->needs_check());
+  EXPECT_TRUE(source->CheckRow(1).ok());
+  values[3 * 34 + 1] = 0x7C;  // float16 NaN
+  const Status bad = source->CheckRow(1);
+  ASSERT_FALSE(bad.ok());
+  EXPECT_THAT(bad.error().message(), HasSubstr("'a.weight': scale of block [1, 1]"));
+  std::vector<float> row(64);
+  EXPECT_TRUE(source->DecodeRow(0, row).ok());
+  EXPECT_FALSE(source->DecodeRow(1, row).ok());
+}
+
+TEST(MatrixSource, Int8Groups_DecodeWhateverTheScalesAre) {
+  std::vector<uint8_t> values(64, 129);
+  values[0] = 0;
+  values[63] = 255;
+  const auto with = [&](DType dtype, std::span<const std::byte> scales) {
+    return checkpoint::StoredTensor{.view = {.dtype = DType::kI8x4,
+                                             .shape = {1, 64},
+                                             .bytes = std::as_bytes(std::span(values))},
+                                    .scales = checkpoint::StoredScales{
+                                        .name = "a.weight_scale",
+                                        .view = {.dtype = dtype, .shape = {1, 2}, .bytes = scales},
+                                        .block_rows = 1,
+                                        .block_cols = 32}};
+  };
+  const std::vector<uint16_t> halves = {0x3C00, 0x4000};  // float16 1 and 2
+  const std::vector<float> floats = {1.0f, 2.0f};
+  for (const bool wide : {false, true}) {
+    const OneMatrix checkpoint(wide ? with(DType::kF32, std::as_bytes(std::span(floats)))
+                                    : with(DType::kF16, std::as_bytes(std::span(halves))));
+    const Result<MatrixSource> source = MatrixSource::Find(checkpoint, "a.weight", 1, 64);
+    ASSERT_TRUE(source.ok()) << source.error().message();
+    EXPECT_EQ(source->packs(), !wide);
+    std::vector<float> row(64);
+    ASSERT_TRUE(source->DecodeRow(0, row).ok());
+    EXPECT_EQ(row[0], -128.0f);
+    EXPECT_EQ(row[1], 1.0f);
+    EXPECT_EQ(row[32], 2.0f);
+    EXPECT_EQ(row[63], 254.0f);
+  }
+}
+
 }  // namespace
 }  // namespace halfmoon::model

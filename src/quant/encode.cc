@@ -196,6 +196,8 @@ void EncodeBlock(const QuantTraits& traits, const float* x, UnpackedBlock* out) 
       return EncodeSuperAffine(traits, x, out);
     case ScaleKind::kSuperD:
       return EncodeSuperSymmetric(traits, x, out);
+    case ScaleKind::kPower:
+      break;  // Read only; EncodeRow has refused it.
   }
 }
 

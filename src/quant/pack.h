@@ -28,8 +28,16 @@ void PackQ4_K(const UnpackedBlock& in, std::byte* block);
 void PackQ5_K(const UnpackedBlock& in, std::byte* block);
 void PackQ6_K(const UnpackedBlock& in, std::byte* block);
 
-/// Inverse of UnpackBlock. Requires TraitsOf(dtype) != nullptr and q, sc, mn within the format's
-/// bits.
+// Formats that are read only.
+void UnpackQ2_K(const std::byte* block, UnpackedBlock* out);
+void UnpackQ3_K(const std::byte* block, UnpackedBlock* out);
+void UnpackIQ4_NL(const std::byte* block, UnpackedBlock* out);
+void UnpackIQ4_XS(const std::byte* block, UnpackedBlock* out);
+void UnpackMXFP4(const std::byte* block, UnpackedBlock* out);
+void UnpackTQ1_0(const std::byte* block, UnpackedBlock* out);
+void UnpackTQ2_0(const std::byte* block, UnpackedBlock* out);
+
+/// Inverse of UnpackBlock. Requires CanEncode(dtype) and q, sc, mn within the format's bits.
 void PackBlock(tensor::DType dtype, const UnpackedBlock& in, std::byte* block);
 
 }  // namespace halfmoon::quant

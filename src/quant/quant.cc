@@ -17,6 +17,7 @@ using tensor::DType;
 void DecodeBlock(const QuantTraits& traits, const UnpackedBlock& block, float* dst) {
   const float d = tensor::F16ToF32(block.d_f16);
   const float m = tensor::F16ToF32(block.m_f16);
+  const float power = PowerScale(block.sc[0]);
   for (int i = 0; i < traits.super; ++i) {
     const int group = i / traits.group;
     const auto q = static_cast<float>(block.q[i] - traits.zero);
@@ -33,6 +34,9 @@ void DecodeBlock(const QuantTraits& traits, const UnpackedBlock& block, float* d
         break;
       case ScaleKind::kSuperD:
         dst[i] = (d * static_cast<float>(static_cast<int8_t>(block.sc[group]))) * q;
+        break;
+      case ScaleKind::kPower:
+        dst[i] = power * q;
         break;
     }
   }
@@ -95,6 +99,10 @@ Status DecodeRow(DType dtype, const std::byte* src, int64_t n, float* dst) {
 
 Status EncodeRow(DType dtype, const float* src, int64_t n, std::byte* dst) {
   HM_TRY(CheckRow(dtype, n));
+  if (!CanEncode(dtype)) {
+    return Error(ErrorCode::kUnsupported,
+                 std::string(tensor::Info(dtype).name) + " is read only: it is not written");
+  }
   if (n == 0) return {};
   if (dtype == DType::kF32) {
     std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(float));

@@ -118,6 +118,48 @@ TEST(Unpack, RandomBits_PackBackUnchanged) {
   }
 }
 
+TEST(FindBadScale, EveryFormat_FindsTheBlockAndNoOther) {
+  struct Row {
+    DType dtype;
+    std::vector<size_t> scales;
+  };
+  const std::vector<Row> rows = {
+      {DType::kQ4_0, {0}},    {DType::kQ4_1, {0, 2}}, {DType::kQ5_0, {0}},
+      {DType::kQ5_1, {0, 2}}, {DType::kQ8_0, {0}},    {DType::kQ4_K, {0, 2}},
+      {DType::kQ5_K, {0, 2}}, {DType::kQ6_K, {208}},  {DType::kQ2_K, {80, 82}},
+      {DType::kQ3_K, {108}},  {DType::kIQ4_NL, {0}},  {DType::kIQ4_XS, {0}},
+      {DType::kTQ1_0, {52}},  {DType::kTQ2_0, {64}},  {DType::kMXFP4, {}},
+  };
+  for (const Row& row : rows) {
+    const tensor::DTypeInfo& info = tensor::Info(row.dtype);
+    const auto block_bytes = static_cast<size_t>(info.block_bytes);
+    const int64_t n = 3 * info.block_elements;
+    const std::vector<std::byte> clean(3 * block_bytes, std::byte{0x3C});
+    EXPECT_EQ(FindBadScale(row.dtype, clean.data(), n), std::nullopt) << info.name;
+    for (const size_t offset : row.scales) {
+      std::vector<std::byte> bytes = clean;
+      bytes[2 * block_bytes + offset + 1] = std::byte{0xFC};
+      EXPECT_EQ(FindBadScale(row.dtype, bytes.data(), n), 2) << info.name << " " << offset;
+    }
+    std::vector<std::byte> bytes(3 * block_bytes, std::byte{0xFF});
+    EXPECT_EQ(FindBadScale(row.dtype, bytes.data(), n), 0) << info.name;
+  }
+  EXPECT_EQ(FindBadScale(DType::kF32, nullptr, 64), std::nullopt);
+}
+
+TEST(Encode, TypesThatAreReadOnly_Unsupported) {
+  std::vector<float> values(256);
+  std::vector<std::byte> bytes(256);
+  for (const DType dtype : {DType::kQ2_K, DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS,
+                            DType::kMXFP4, DType::kTQ1_0, DType::kTQ2_0}) {
+    EXPECT_TRUE(IsQuantized(dtype));
+    EXPECT_FALSE(CanEncode(dtype));
+    const Status status = EncodeRow(dtype, values.data(), 256, bytes.data());
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code(), ErrorCode::kUnsupported);
+  }
+}
+
 TEST(Unpack, PlainTypes_HaveNoTraits) {
   EXPECT_EQ(TraitsOf(DType::kBF16), nullptr);
   EXPECT_FALSE(IsQuantized(DType::kF32));

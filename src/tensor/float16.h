@@ -63,4 +63,10 @@ constexpr float F8E4M3ToF32(uint8_t bits) {
   return F16ToF32(half) * 256.0f;
 }
 
+/// float32 of float8 E8M0, a bare exponent: 2^(bits - 127); NaN where all bits are set.
+constexpr float F8E8M0ToF32(uint8_t bits) {
+  if (bits == 0xFFu) return std::bit_cast<float>(0x7FC00000u);
+  return std::bit_cast<float>(bits == 0 ? 0x00400000u : uint32_t{bits} << 23);
+}
+
 }  // namespace halfmoon::tensor

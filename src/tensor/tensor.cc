@@ -12,16 +12,20 @@ namespace halfmoon::tensor {
 namespace {
 
 // In the order of DType.
-constexpr std::array<DTypeInfo, 21> kInfos = {{
-    {"F32", 1, 4},     {"F64", 1, 8},    {"F16", 1, 2},      {"BF16", 1, 2},     {"F8_E4M3", 1, 1},
-    {"F8_E8M0", 1, 1}, {"I8", 1, 1},     {"U8", 1, 1},       {"I16", 1, 2},      {"I32", 1, 4},
-    {"I64", 1, 8},     {"BOOL", 1, 1},   {"Q4_0", 32, 18},   {"Q4_1", 32, 20},   {"Q5_0", 32, 22},
-    {"Q5_1", 32, 24},  {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
-    {"I4x8", 8, 4},
+constexpr std::array<DTypeInfo, 29> kInfos = {{
+    {"F32", 1, 4},      {"F64", 1, 8},        {"F16", 1, 2},      {"BF16", 1, 2},
+    {"F8_E4M3", 1, 1},  {"F8_E8M0", 1, 1},    {"I8", 1, 1},       {"U8", 1, 1},
+    {"I16", 1, 2},      {"I32", 1, 4},        {"I64", 1, 8},      {"BOOL", 1, 1},
+    {"Q4_0", 32, 18},   {"Q4_1", 32, 20},     {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
+    {"Q8_0", 32, 34},   {"Q4_K", 256, 144},   {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+    {"I4x8", 8, 4},     {"I8x4", 4, 4},       {"Q2_K", 256, 84},  {"Q3_K", 256, 110},
+    {"IQ4_NL", 32, 18}, {"IQ4_XS", 256, 136}, {"MXFP4", 32, 17},  {"TQ1_0", 256, 54},
+    {"TQ2_0", 256, 66},
 }};
-static_assert(kInfos.size() == static_cast<size_t>(DType::kI4x8) + 1);
+static_assert(kInfos.size() == static_cast<size_t>(DType::kTQ2_0) + 1);
 static_assert(kInfos[static_cast<size_t>(DType::kBool)].name == "BOOL");
 static_assert(kInfos[static_cast<size_t>(DType::kQ8_0)].block_bytes == 34);
+static_assert(kInfos[static_cast<size_t>(DType::kTQ2_0)].block_bytes == 66);
 
 // The huge page of x86-64 and of AArch64 with 4 KiB pages.
 constexpr size_t kHugePageBytes = size_t{2} << 20;

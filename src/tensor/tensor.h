@@ -40,6 +40,14 @@ enum class DType : uint8_t {
   kQ5_K,
   kQ6_K,
   kI4x8,  ///< eight 4-bit integers in a 32-bit word, low bits first, stored + 8
+  kI8x4,  ///< four 8-bit integers in a 32-bit word, low bits first, stored + 128
+  kQ2_K,
+  kQ3_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,
+  kTQ1_0,
+  kTQ2_0,
 };
 
 struct DTypeInfo {

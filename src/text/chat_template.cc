@@ -12,6 +12,30 @@ namespace {
 constexpr size_t kMaxTemplateBytes = 1u << 20;
 constexpr size_t kMaxConfigBytes = 64u << 20;
 
+/// `chat_template` of a JSON file; nullopt where there is no such file or field.
+Result<std::optional<std::string>> FindInJson(const std::filesystem::path& path) {
+  const Result<std::string> text = ReadTextFile(path, kMaxConfigBytes);
+  if (!text.ok()) {
+    if (text.error().code() != ErrorCode::kNotFound) return text.error();
+    return std::optional<std::string>();
+  }
+  HM_ASSIGN(const json::object config, json::ParseObject(*text).WithContext(path.string()));
+  const json::value* found = config.if_contains("chat_template");
+  if (found == nullptr || !found->is_array()) {
+    return json::FindString(config, "chat_template").WithContext(path.string());
+  }
+  const json::array& named = found->get_array();
+  for (const json::value& entry : named) {
+    if (!entry.is_object()) continue;
+    const json::value* name = entry.get_object().if_contains("name");
+    const bool is_default = name != nullptr && name->is_string() && name->get_string() == "default";
+    if (is_default || named.size() == 1) {
+      return json::FindString(entry.get_object(), "template").WithContext(path.string());
+    }
+  }
+  return std::optional<std::string>();
+}
+
 textcore_template* Raw(void* handle) { return static_cast<textcore_template*>(handle); }
 
 }  // namespace
@@ -52,29 +76,12 @@ Result<std::string> ChatTemplate::Render(const ChatInput& input) const {
 }
 
 Result<std::optional<std::string>> FindChatTemplate(const std::filesystem::path& folder) {
-  const std::filesystem::path file = folder / "chat_template.jinja";
-  Result<std::string> source = ReadTextFile(file, kMaxTemplateBytes);
+  Result<std::string> source = ReadTextFile(folder / "chat_template.jinja", kMaxTemplateBytes);
   if (source.ok()) return std::optional(std::move(source).value());
   if (source.error().code() != ErrorCode::kNotFound) return source.error();
-
-  const std::filesystem::path config_path = folder / "tokenizer_config.json";
-  Result<std::string> config_text = ReadTextFile(config_path, kMaxConfigBytes);
-  if (!config_text.ok()) {
-    if (config_text.error().code() != ErrorCode::kNotFound) return config_text.error();
-    return std::optional<std::string>();
-  }
-  HM_ASSIGN(const json::object config,
-            json::ParseObject(*config_text).WithContext(config_path.string()));
-  const json::value* found = config.if_contains("chat_template");
-  if (found == nullptr || !found->is_array()) {
-    return json::FindString(config, "chat_template").WithContext(config_path.string());
-  }
-  for (const json::value& entry : found->get_array()) {
-    if (!entry.is_object()) continue;
-    const json::value* name = entry.get_object().if_contains("name");
-    if (name != nullptr && name->is_string() && name->get_string() == "default") {
-      return json::FindString(entry.get_object(), "template").WithContext(config_path.string());
-    }
+  for (const char* file : {"chat_template.json", "tokenizer_config.json"}) {
+    HM_ASSIGN(std::optional<std::string> found, FindInJson(folder / file));
+    if (found.has_value()) return found;
   }
   return std::optional<std::string>();
 }

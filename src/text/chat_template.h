@@ -58,8 +58,9 @@ class ChatTemplate {
 };
 
 /// The template that travels with a model folder: chat_template.jinja, or `chat_template` of
-/// tokenizer_config.json (a string, or a list of named ones, of which "default" is taken); nullopt
-/// where it has none.
+/// chat_template.json or tokenizer_config.json, in this order. It is a string, or a list of named
+/// ones, of which "default" is taken, or the only one. nullopt where the folder has none. Errors
+/// name the file.
 Result<std::optional<std::string>> FindChatTemplate(const std::filesystem::path& folder);
 
 }  // namespace halfmoon::text

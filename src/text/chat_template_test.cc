@@ -254,6 +254,13 @@ TEST_F(ChatTemplateFolder, Template_IsFoundWhereverItIs) {
   Write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "no"},
                                                        {"name": "default", "template": "two"}]})");
   EXPECT_EQ(Find(), "two");
+  Write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "no"},
+                                                       {"name": "tool_use", "template": "no"}]})");
+  EXPECT_EQ(Find(), std::nullopt) << "nothing says which";
+  Write("tokenizer_config.json", R"({"chat_template": [{"name": "chat", "template": "only"}]})");
+  EXPECT_EQ(Find(), "only");
+  Write("chat_template.json", R"({"chat_template": "beside"})");
+  EXPECT_EQ(Find(), "beside");
   Write("chat_template.jinja", "three");
   EXPECT_EQ(Find(), "three") << "the file of its own comes first";
 }
@@ -263,6 +270,10 @@ TEST_F(ChatTemplateFolder, BrokenConfig_IsAnErrorThatNamesTheFile) {
   const auto found = FindChatTemplate(folder_);
   ASSERT_FALSE(found.ok());
   EXPECT_THAT(found.error().message(), HasSubstr("tokenizer_config.json"));
+  Write("chat_template.json", "{");
+  const auto beside = FindChatTemplate(folder_);
+  ASSERT_FALSE(beside.ok());
+  EXPECT_THAT(beside.error().message(), HasSubstr("chat_template.json"));
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests: where reference data lies, and how its files are read. Data that may not be copied
-// here (vocabularies and chat templates of others) is read in place where an environment variable
-// says where.
+// here (vocabularies and chat templates of others) is read in place: beside this checkout, or where
+// an environment variable says.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -20,6 +20,8 @@
 
 namespace halfmoon::text {
 
+inline std::filesystem::path GoldenFolder() { return HALFMOON_GOLDEN_DIR; }
+
 /// The folder that `variable` names; where it does not, prints what the test would have checked and
 /// why it does not.
 inline std::optional<std::filesystem::path> FolderFrom(const char* variable,
@@ -30,7 +32,18 @@ inline std::optional<std::filesystem::path> FolderFrom(const char* variable,
   return std::nullopt;
 }
 
-inline std::filesystem::path GoldenFolder() { return HALFMOON_GOLDEN_DIR; }
+/// The reference data of every family: HALFMOON_REFERENCE_DIR, or ../shared/reference as seen from
+/// the root of this repository. Where neither is there, prints what the test would have checked.
+inline std::optional<std::filesystem::path> ReferenceFolder(const std::string& what) {
+  const char* folder = std::getenv("HALFMOON_REFERENCE_DIR");
+  if (folder != nullptr && *folder != '\0') return folder;
+  const auto beside = std::filesystem::path(HALFMOON_SOURCE_DIR) / ".." / "shared" / "reference";
+  std::error_code failed;
+  if (std::filesystem::is_directory(beside, failed)) return beside;
+  std::cout << "not run: " << what
+            << ": no ../shared/reference, and HALFMOON_REFERENCE_DIR does not name a folder\n";
+  return std::nullopt;
+}
 
 inline std::string ReadText(const std::filesystem::path& path) {
   Result<std::string> text = ReadTextFile(path, size_t{1} << 30);

@@ -72,11 +72,12 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenize
 }
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromTiktoken(std::string_view ranks,
-                                                           std::string_view tokenizer_config_json) {
+                                                           std::string_view tokenizer_config_json,
+                                                           std::string_view pattern_json) {
   HM_ASSIGN(HandlePtr handle,
             (Make<HandlePtr, textcore_tokenizer>([&](auto** out, textcore_bytes* error) {
               return textcore_tokenizer_from_tiktoken(ToView(ranks), ToView(tokenizer_config_json),
-                                                      out, error);
+                                                      ToView(pattern_json), out, error);
             })));
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(std::move(handle)));
   HM_TRY(tokenizer->ApplyConfig(tokenizer_config_json));
@@ -89,6 +90,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::LoadFromFolder(const std::filesyst
   std::filesystem::path source = folder / "tokenizer.json";
   HM_ASSIGN(std::string text, ReadOptional(source));
   const bool is_tiktoken = text.empty();
+  std::string pattern;
   if (is_tiktoken) {
     source = folder / "tiktoken.model";
     HM_ASSIGN(text, ReadOptional(source));
@@ -96,9 +98,10 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::LoadFromFolder(const std::filesyst
       return Error(ErrorCode::kNotFound,
                    folder.string() + ": neither tokenizer.json nor tiktoken.model");
     }
+    HM_ASSIGN(pattern, ReadOptional(folder / "tiktoken_pattern.json"));
   }
   HM_ASSIGN(std::unique_ptr<Tokenizer> tokenizer,
-            (is_tiktoken ? FromTiktoken(text, config) : FromJson(text, config))
+            (is_tiktoken ? FromTiktoken(text, config, pattern) : FromJson(text, config))
                 .WithContext(source.string()));
   HM_TRY(tokenizer->AddGenerationEos(generation)
              .WithContext((folder / "generation_config.json").string()));

@@ -60,8 +60,9 @@ class Tokenizer {
   static Result<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json,
                                                      std::string_view tokenizer_config_json = {});
 
-  /// From a model folder: tokenizer.json (or tiktoken.model), tokenizer_config.json, and the
-  /// end-of-sequence ids of generation_config.json. Errors: as FromJson; kNotFound where the folder
+  /// From a model folder: tokenizer.json (or tiktoken.model, with Kimi's pattern unless
+  /// tiktoken_pattern.json holds another), tokenizer_config.json, and the end-of-sequence ids of
+  /// generation_config.json. Errors: as FromJson; kNotFound where the folder
   /// has no tokenizer.
   static Result<std::unique_ptr<Tokenizer>> LoadFromFolder(const std::filesystem::path& folder);
 
@@ -113,7 +114,8 @@ class Tokenizer {
 
   explicit Tokenizer(HandlePtr handle);
   static Result<std::unique_ptr<Tokenizer>> FromTiktoken(std::string_view ranks,
-                                                         std::string_view tokenizer_config_json);
+                                                         std::string_view tokenizer_config_json,
+                                                         std::string_view pattern_json);
   Status ApplyConfig(std::string_view tokenizer_config_json);
   Status AddGenerationEos(std::string_view generation_config_json);
   void SetAddBos(bool add);

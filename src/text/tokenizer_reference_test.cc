@@ -3,40 +3,12 @@
 #include <map>
 #include <set>
 
-#include "text/reference_data.h"
-#include "text/stream_decoder.h"
-#include "text/tokenizer.h"
+#include "text/reference_checks.h"
 
 namespace halfmoon::text {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr EncodeOptions kWithoutSpecial{.add_special_tokens = false};
-
-std::string Stream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  StreamDecoder decoder(tokenizer);
-  std::string text;
-  for (const int32_t id : ids) text += decoder.Push(id);
-  return text + decoder.Finish();
-}
-
-void ExpectReference(const Tokenizer& tokenizer, const std::vector<EncodedText>& texts,
-                     const std::string& name) {
-  for (const EncodedText& expected : texts) {
-    SCOPED_TRACE(name + ": \"" + expected.text + "\"");
-    const auto ids = tokenizer.Encode(expected.text, kWithoutSpecial);
-    ASSERT_TRUE(ids.ok()) << ids.error().message();
-    EXPECT_EQ(*ids, expected.ids);
-    EXPECT_EQ(tokenizer.Decode(expected.ids), expected.decoded);
-    EXPECT_EQ(Stream(tokenizer, expected.ids), expected.decoded);
-    if (expected.decoded_skip_special) {
-      EXPECT_EQ(tokenizer.Decode(expected.ids, {.skip_special = true}),
-                *expected.decoded_skip_special);
-    }
-  }
-  std::cout << name << ": " << texts.size() << " texts\n";
-}
 
 // Every golden of `goldens`, with the checkpoint it names below `checkpoints`.
 void ExpectSmallTokenizers(const fs::path& goldens, const fs::path& checkpoints) {
@@ -66,13 +38,13 @@ TEST(TokenizerReference, SmallTokenizers_OfThisRepository_GiveEqualIdsAndText) {
 }
 
 TEST(TokenizerReference, SmallTokenizers_OfEveryFamily_GiveEqualIdsAndText) {
-  const auto reference = FolderFrom("HALFMOON_REFERENCE_DIR", "small tokenizers of every family");
+  const auto reference = ReferenceFolder("small tokenizers of every family");
   if (!reference) return;
   ExpectSmallTokenizers(*reference / "tokenizers", *reference);
 }
 
 TEST(TokenizerReference, RealVocabularies_GiveEqualIdsAndText) {
-  const auto reference = FolderFrom("HALFMOON_REFERENCE_DIR", "vocabularies of real size");
+  const auto reference = ReferenceFolder("vocabularies of real size");
   const auto tokenizers = FolderFrom("HALFMOON_TOKENIZER_DIR", "vocabularies of real size");
   if (!reference || !tokenizers) return;
   for (const std::string name : {"qwen3", "deepseek_v3"}) {
@@ -163,8 +135,7 @@ TEST(TokenizerReference, GgufMetadata_OfSmallTokenizers_GivesTheIdsOfTokenizerJs
 }
 
 TEST(TokenizerReference, GgufMetadata_OfEveryByteLevelFamily_GivesTheIdsOfTokenizerJson) {
-  const auto reference =
-      FolderFrom("HALFMOON_REFERENCE_DIR", "GGUF pre-tokenizers of every family");
+  const auto reference = ReferenceFolder("GGUF pre-tokenizers of every family");
   if (!reference) return;
   for (const auto& [golden_name, pre] :
        {std::pair("bailing_moe_v2_bf16_mtp", "bailingmoe2"),
@@ -184,7 +155,7 @@ TEST(TokenizerReference, GgufMetadata_OfEveryByteLevelFamily_GivesTheIdsOfTokeni
 
 TEST(TokenizerReference, GgufMetadata_OfSmolLm2_GivesTheReferenceIds) {
   const std::string what = "the vocabulary of the SmolLM2 GGUF (smollm2_gguf/vocabulary.json)";
-  const auto reference = FolderFrom("HALFMOON_REFERENCE_DIR", what);
+  const auto reference = ReferenceFolder(what);
   const auto tokenizers = FolderFrom("HALFMOON_TOKENIZER_DIR", what);
   if (!reference || !tokenizers) return;
   const json::value file = ReadJson(*tokenizers / "smollm2_gguf" / "vocabulary.json");

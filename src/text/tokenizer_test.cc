@@ -280,6 +280,43 @@ TEST_F(TokenizerFolder, TiktokenModel_MergesByRankOfTheResult) {
   EXPECT_THAT(broken.error().message(), HasSubstr("line 2"));
 }
 
+TEST_F(TokenizerFolder, TiktokenPattern_ReplacesKimis) {
+  Write("tiktoken.model", "YQ== 0\nYg== 1\nYWI= 2\n");
+  Write("tiktoken_pattern.json", R"({"pattern": "a|b"})");
+  const auto t = Tokenizer::LoadFromFolder(folder_);
+  ASSERT_TRUE(t.ok()) << t.error().message();
+  EXPECT_THAT(EncodeOrFail(**t, "ab"), ElementsAre(0, 1));
+  for (const char* wrong : {R"({"pattern": "("})", "{}", "no"}) {
+    Write("tiktoken_pattern.json", wrong);
+    const auto broken = Tokenizer::LoadFromFolder(folder_);
+    ASSERT_FALSE(broken.ok()) << wrong;
+    EXPECT_EQ(broken.error().code(), ErrorCode::kCorrupt) << broken.error().message();
+  }
+}
+
+TEST_F(TokenizerFolder, TiktokenModel_CutsLongText) {
+  // "a" 0, "b" 1, " " 2, "aa" 3, "ab" 4.
+  Write("tiktoken.model", "YQ== 0\nYg== 1\nIA== 2\nYWE= 3\nYWI= 4\n");
+  const auto t = Tokenizer::LoadFromFolder(folder_);
+  ASSERT_TRUE(t.ok()) << t.error().message();
+  const std::string run(24'999, 'a');
+  const std::vector<int32_t> whole = EncodeOrFail(**t, "b" + run);
+  EXPECT_EQ(whole.size(), 1 + 12'499 + 1u);
+  // One character more would be another "aa", but a run ends after 25 000 characters.
+  std::vector<int32_t> cut = EncodeOrFail(**t, "b" + run + "a");
+  EXPECT_EQ(cut.size(), whole.size() + 1);
+  EXPECT_EQ(cut.back(), 0);
+  // White space ends a run as well.
+  EXPECT_EQ(EncodeOrFail(**t, "b aa" + run).size(), 2 + 12'500 + 1u);
+
+  // A text of short runs is cut after 400 000 characters: between the "a" and the "b" of one word.
+  std::string words;
+  while (words.size() < 400'002) words += "ab ";
+  const std::vector<int32_t> ids = EncodeOrFail(**t, words);
+  EXPECT_EQ(ids.size(), words.size() / 3 * 2 + 1);
+  EXPECT_EQ((*t)->Decode(ids), words);
+}
+
 TEST(Textcore, Panic_EndsAtTheBoundary) {
   OwnedBytes error;
   EXPECT_EQ(textcore_provoke_panic(error.out()), TEXTCORE_INTERNAL);

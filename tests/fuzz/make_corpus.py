@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the safetensors and GGUF fuzz targets to tests/fuzz/corpus. Standard library only."""
+"""Writes the seeds of the safetensors, GGUF and config fuzz targets to tests/fuzz/corpus. Standard library only."""
 
 import json
 import pathlib
@@ -9,9 +9,9 @@ import struct
 U8, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10
 
 
-def safetensors(header, data_bytes):
+def safetensors(header, data_bytes, tail=b""):
     text = json.dumps(header, separators=(",", ":")).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(range(256))[:data_bytes]
+    return struct.pack("<Q", len(text)) + text + bytes(range(256))[:data_bytes] + tail
 
 
 def string(text):
@@ -48,6 +48,21 @@ def model(arch, extra, tensors):
     return gguf(metadata + extra, [("token_embd.weight", (4, 2), 0, 32), ("blk.0.attn_q.weight", (4, 4), 0, 64)] + tensors)
 
 
+# As in fuzz_config.cc: the first byte of an input chooses the weights beside it.
+CHECKPOINTS = ["llama/llama3_rope_untied", "qwen3_moe/norm_topk", "deepseek_v3/no_q_lora_no_yarn", "deepseek_v32/bf16",
+               "minimax_m2/bf16", "bailing_moe_v2/one_group_qkv_bias", "glm4_moe/bf16_mtp"]
+DESCRIPTION = 128
+
+
+def configs():
+    root = pathlib.Path(__file__).parents[2]
+    for i, name in enumerate(CHECKPOINTS):
+        config = json.loads((root / "tests" / "golden" / name / "config.json").read_text(encoding="utf-8"))
+        yield f"config/{name.split('/')[0]}.json", bytes([i]) + json.dumps(config).encode()
+    description = root / "examples" / "descriptions" / "glm4_moe.json"
+    yield "config/description.json", bytes([DESCRIPTION + CHECKPOINTS.index("glm4_moe/bf16_mtp")]) + description.read_bytes()
+
+
 def main():
     corpus = pathlib.Path(__file__).parent / "corpus"
     seeds = {
@@ -58,6 +73,17 @@ def main():
         "safetensors/edges.safetensors": safetensors({
             "": {"dtype": "U8", "shape": [], "data_offsets": [0, 1]},
             "e\"\u00e9": {"dtype": "I64", "shape": [0, 9], "data_offsets": [1, 1]}}, 1),
+        "safetensors/fp8.safetensors": safetensors({
+            "a.weight": {"dtype": "F8_E4M3", "shape": [2, 3], "data_offsets": [0, 6]},
+            "a.weight_scale_inv": {"dtype": "F32", "shape": [1, 1], "data_offsets": [6, 10]}}, 10),
+        "safetensors/int4.safetensors": safetensors({
+            "a.weight_packed": {"dtype": "I32", "shape": [1, 4], "data_offsets": [0, 16]},
+            "a.weight_scale": {"dtype": "BF16", "shape": [1, 1], "data_offsets": [16, 18]},
+            "a.weight_shape": {"dtype": "I32", "shape": [2], "data_offsets": [18, 26]}}, 18, b"\1\0\0\0\40\0\0\0"),
+        "safetensors/int8.safetensors": safetensors({
+            "a.weight_packed": {"dtype": "I32", "shape": [1, 8], "data_offsets": [0, 32]},
+            "a.weight_scale": {"dtype": "F16", "shape": [1, 2], "data_offsets": [32, 36]},
+            "a.weight_shape": {"dtype": "I32", "shape": [2], "data_offsets": [36, 44]}}, 36, b"\1\0\0\0\40\0\0\0"),
         "safetensors/empty.safetensors": safetensors({}, 0),
         "gguf/values.gguf": gguf([
             ("general.alignment", U32, 32), ("s", STRING, "x"), ("f", F32, 0.5), ("b", BOOL, 1), ("w", U64, 1 << 40),
@@ -72,7 +98,7 @@ def main():
             ("qwen3moe.expert_feed_forward_length", U32, 4)],
             [("blk.0.ffn_gate_inp.weight", (4, 2), 0, 32), ("blk.0.ffn_up_exps.weight", (4, 4, 2), 0, 128)]),
     }
-    for name, content in seeds.items():
+    for name, content in [*seeds.items(), *configs()]:
         path = corpus / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

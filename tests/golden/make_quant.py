@@ -24,6 +24,8 @@ NUM_BLOCKS = 12
 SCALES = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
     "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "F16": None, "BF16": None,
+    "Q2_K": (80, 82), "Q3_K": (108,), "IQ4_NL": (0,), "IQ4_XS": (0,), "MXFP4": (), "TQ1_0": (52,),
+    "TQ2_0": (64,),
 }
 ENCODES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16")
 
@@ -33,6 +35,9 @@ def random_blocks(rng, name, block_elements, block_bytes):
         values = rng.standard_normal((NUM_BLOCKS, 32)) * 10.0 ** rng.integers(-9, 4, (NUM_BLOCKS, 32))
         return gguf.quants.quantize(values.astype(np.float32), gguf.GGMLQuantizationType[name])
     blocks = rng.integers(0, 256, (NUM_BLOCKS, block_bytes), dtype=np.uint8)
+    if name == "MXFP4":  # the first byte is the scale: the smallest two, the largest, any
+        blocks[:3, 0] = (0, 1, 252)
+        blocks[3:, 0] %= 253  # 12 times larger ones are not finite
     for offset in SCALES[name]:
         d = (rng.standard_normal(NUM_BLOCKS) * 10.0 ** rng.integers(-7, 1, NUM_BLOCKS)).astype(np.float16)
         d[0] = np.float16(6e-8)  # the smallest subnormal

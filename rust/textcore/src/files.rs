@@ -164,6 +164,7 @@ pub fn read_tokenizer_json(text: &str) -> Outcome<Parts> {
         post_processor: component("post_processor", file.post_processor)?,
         spelling: spelling(file.decoder.as_ref())?,
         add_bos: false,
+        cuts_long_text: false,
     })
 }
 

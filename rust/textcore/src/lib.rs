@@ -7,6 +7,7 @@ mod boundary;
 mod dialect;
 mod files;
 mod grammar;
+mod pieces;
 mod pretokenizers;
 mod python;
 mod template;

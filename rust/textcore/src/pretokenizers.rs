@@ -25,18 +25,18 @@ pub struct PreTokenizer {
     pub ignore_merges: bool,
     /// Whether text gets BOS and EOS where the file does not say.
     pub add_bos: bool,
+    /// Whether long text is cut before anything else (pieces.rs).
+    pub cuts_long_text: bool,
+}
+
+/// What tiktoken.model goes with: `pattern`, or Kimi's, the one family that is published in this form without a file
+/// for its pattern.
+pub fn of_tiktoken(pattern: Option<&str>) -> PreTokenizer {
+    PreTokenizer { ignore_merges: true, cuts_long_text: true, ..split(&[pattern.unwrap_or(KIMI)]) }
 }
 
 /// None for a name that is not known: guessing would give wrong ids without a word.
 pub fn by_name(name: &str) -> Option<PreTokenizer> {
-    let split = |patterns: &[&str]| {
-        let mut steps: Vec<Value> = patterns
-            .iter()
-            .map(|p| json!({"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false}))
-            .collect();
-        steps.push(byte_level());
-        plain(steps)
-    };
     Some(match name {
         "" | "default" | "gpt-2" | "gpt2" | "phi-2" | "olmo" | "roberta-bpe" => split(&[GPT2]),
         "smollm" | "starcoder" | "refact" => plain(vec![
@@ -54,9 +54,18 @@ pub fn by_name(name: &str) -> Option<PreTokenizer> {
         "deepseek-v3" => split(&DEEPSEEK_V3),
         "bailingmoe" | "bailingmoe2" => split(&[LING]),
         "gpt-4o" | "minimax-m2" => split(&[O200K]),
-        "kimi-k2" => PreTokenizer { ignore_merges: true, ..split(&[KIMI]) },
+        "kimi-k2" => of_tiktoken(None),
         _ => return None,
     })
+}
+
+fn split(patterns: &[&str]) -> PreTokenizer {
+    let mut steps: Vec<Value> = patterns
+        .iter()
+        .map(|p| json!({"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false}))
+        .collect();
+    steps.push(byte_level());
+    plain(steps)
 }
 
 fn plain(steps: Vec<Value>) -> PreTokenizer {
@@ -65,6 +74,7 @@ fn plain(steps: Vec<Value>) -> PreTokenizer {
         steps: json!({"type": "Sequence", "pretokenizers": steps}),
         ignore_merges: false,
         add_bos: false,
+        cuts_long_text: false,
     }
 }
 

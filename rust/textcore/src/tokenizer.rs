@@ -13,6 +13,7 @@ use tokenizers::{
 };
 
 use crate::boundary::{free, guard, guard_value, slice, Bytes, Code, Failure, Ids, Outcome, View};
+use crate::pieces;
 use crate::vocabulary::{from_gguf, from_tiktoken, GgufVocabulary};
 
 /// Ids above this are refused: they would only size tables.
@@ -47,6 +48,8 @@ pub struct Parts {
     pub spelling: Spelling,
     /// Whether texts get BOS where no configuration says otherwise.
     pub add_bos: bool,
+    /// Whether long texts are cut first, as in pieces.rs.
+    pub cuts_long_text: bool,
 }
 
 /// One BPE model for two pipelines. Added tokens have their ids here too, so that they keep those of the file even
@@ -98,6 +101,7 @@ pub struct Tokenizer {
     suffix: Vec<i32>,
     strip_leading_space: bool,
     add_bos: bool,
+    cuts_long_text: bool,
 }
 
 fn corrupt(e: impl std::fmt::Display) -> Failure {
@@ -153,13 +157,19 @@ impl Tokenizer {
                 Spelling::SentencePiece { strip_leading_space: true, .. }
             ),
             add_bos: parts.add_bos,
+            cuts_long_text: parts.cuts_long_text,
         })
     }
 
     fn encode(&self, text: &str, parse_special: bool) -> Outcome<Vec<i32>> {
         let pipeline = if parse_special { &self.parsing } else { &self.literal };
-        let encoding = pipeline.encode_fast(text, false).map_err(|e| Failure::new(Code::Internal, e))?;
-        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+        let mut ids = Vec::new();
+        let pieces = if self.cuts_long_text { pieces::cut(text) } else { vec![text] };
+        for piece in pieces {
+            let encoding = pipeline.encode_fast(piece, false).map_err(|e| Failure::new(Code::Internal, e))?;
+            ids.extend(encoding.get_ids().iter().map(|id| *id as i32));
+        }
+        Ok(ids)
     }
 
     /// The bytes of every id in order; empty for ids that do not exist.
@@ -318,11 +328,16 @@ pub unsafe extern "C" fn textcore_tokenizer_from_gguf(
 pub unsafe extern "C" fn textcore_tokenizer_from_tiktoken(
     ranks: View,
     config_json: View,
+    pattern_json: View,
     out: *mut *mut Tokenizer,
     error: *mut Bytes,
 ) -> i32 {
     give(out, error, || {
-        from_tiktoken(ranks.text("tiktoken.model")?, config_json.text("tokenizer_config.json")?)
+        from_tiktoken(
+            ranks.text("tiktoken.model")?,
+            config_json.text("tokenizer_config.json")?,
+            pattern_json.text("tiktoken_pattern.json")?,
+        )
     })
 }
 

@@ -158,6 +158,7 @@ fn byte_level_parts(
         post_processor: None,
         spelling: Spelling::ByteLevel,
         add_bos: pre.add_bos,
+        cuts_long_text: pre.cuts_long_text,
     })
 }
 
@@ -205,6 +206,7 @@ fn sentence_piece(v: &Vocabulary, unknown: Option<i32>, space_prefix: bool) -> O
         post_processor: None,
         spelling: Spelling::SentencePiece { byte_fallback: true, strip_leading_space: space_prefix },
         add_bos: true,
+        cuts_long_text: false,
     })
 }
 
@@ -241,9 +243,14 @@ struct TiktokenAdded {
     special: bool,
 }
 
-/// `ranks`: lines "base64(token bytes) rank"; the rank is the id. The pattern is Kimi's, the one family that is
-/// published in this form. Special tokens come from added_tokens_decoder of tokenizer_config.json.
-pub fn from_tiktoken(ranks: &str, config: &str) -> Outcome<Parts> {
+#[derive(Deserialize)]
+struct TiktokenPattern {
+    pattern: String,
+}
+
+/// `ranks`: lines "base64(token bytes) rank"; the rank is the id. `pattern`: {"pattern": regex}, or empty for Kimi's.
+/// Special tokens come from added_tokens_decoder of tokenizer_config.json.
+pub fn from_tiktoken(ranks: &str, config: &str, pattern: &str) -> Outcome<Parts> {
     let mut by_bytes: AHashMap<Vec<u8>, u32> = AHashMap::new();
     for (number, line) in ranks.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let bad = || corrupt(format!("tiktoken.model line {}: not \"base64 rank\"", number + 1));
@@ -283,7 +290,10 @@ pub fn from_tiktoken(ranks: &str, config: &str) -> Outcome<Parts> {
     cuts.sort_unstable_by_key(|cut| (cut.0, cut.1, cut.2));
     let merges = cuts.into_iter().map(|(.., left, right)| (spell(left), spell(right))).collect();
     let vocab = by_bytes.iter().map(|(token, rank)| (spell(token), *rank)).collect();
-    let pre = pretokenizers::by_name("kimi-k2")
-        .ok_or_else(|| Failure::new(Code::Internal, "no pattern for Kimi"))?;
+    let pattern: Option<TiktokenPattern> = match pattern {
+        "" => None,
+        text => Some(serde_json::from_str(text).map_err(|e| corrupt(format!("tiktoken_pattern.json: {e}")))?),
+    };
+    let pre = pretokenizers::of_tiktoken(pattern.as_ref().map(|p| p.pattern.as_str()));
     byte_level_parts(vocab, merges, added, pre)
 }

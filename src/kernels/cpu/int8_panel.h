@@ -18,10 +18,10 @@ namespace halfmoon::kernels::impl {
 inline constexpr int kPanelSlots = 512;
 
 struct alignas(64) Int8Panel {
-  int8_t q[kPanelSlots * 32];      ///< [group][8 words][R][4]
-  float scale[kPanelSlots];        ///< [group][R]: a
-  float scaled_sum[kPanelSlots];   ///< [group][R]: a float(Σ a), for formats with a minimum
-  int32_t start[2 * kPanelSlots];  ///< [group][halves][R]: -zero Σ a, where accumulators start
+  int8_t q[kPanelSlots * 32];         ///< [group][8 words][R][4]
+  float scale[kPanelSlots];           ///< [group][R]: a
+  float scaled_sum[2 * kPanelSlots];  ///< [group][halves][R]: a float(Σ a), with a minimum
+  int32_t start[2 * kPanelSlots];     ///< [group][halves][R]: -zero Σ a, where accumulators start
 };
 
 /// Fills the panel with groups [g0, g0 + groups) of rows [first, first + R). `Isa` only keeps the
@@ -45,7 +45,10 @@ void FillPanel(const MatMulArgs& args, int64_t first, int64_t g0, int groups, In
       const float a = args.scale[begin + g];
       const int32_t* sums = args.sum16 + (begin + g) * 2;
       panel->scale[g * R + r] = a;
-      if constexpr (Format::kHasMin) {
+      if constexpr (Format::kHasMin && Format::kHalves) {
+        panel->scaled_sum[g * 2 * R + r] = a * static_cast<float>(sums[0]);
+        panel->scaled_sum[g * 2 * R + R + r] = a * static_cast<float>(sums[1]);
+      } else if constexpr (Format::kHasMin) {
         panel->scaled_sum[g * R + r] = a * static_cast<float>(sums[0] + sums[1]);
       } else if constexpr (Format::kHalves) {
         panel->start[g * 2 * R + r] = -args.zero * sums[0];

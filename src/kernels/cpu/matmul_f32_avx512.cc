@@ -22,5 +22,8 @@ template void MatMulF32<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t)
 template void MatMulF32<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulF32<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulF32<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulF32<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulF32<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx512

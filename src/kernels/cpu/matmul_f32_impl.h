@@ -26,22 +26,27 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, float
   const int64_t sub = g % Format::kScaleGroups;
   Float d[2];
   d[0] = d[1] = Format::kHasBf16Scale ? V::LoadBF16(scales) : V::LoadF16(scales);
-  Float m = V::Zero();
-  if constexpr (Format::kHalves) {
-    d[0] = V::Mul(d[0], V::ToFloat(V::LoadI8(scales + Format::kScOffset + 32 * sub)));
-    d[1] = V::Mul(d[1], V::ToFloat(V::LoadI8(scales + Format::kScOffset + 32 * sub + 16)));
-  } else if constexpr (Format::kIsSuper) {
-    d[0] = d[1] = V::Mul(d[0], V::ToFloat(V::LoadU8(scales + Format::kScOffset + 16 * sub)));
-    m = V::Mul(V::LoadF16(scales + Format::kMinOffset),
-               V::ToFloat(V::LoadU8(scales + Format::kMnOffset + 16 * sub)));
-    m = V::Negate(m);
+  Float m[2];
+  m[0] = m[1] = V::Zero();
+  if constexpr (Format::kIsSuper) {
+    const Float whole = d[0];
+    Float minimum = V::Zero();
+    if constexpr (Format::kHasMin) minimum = V::Negate(V::LoadF16(scales + Format::kMinOffset));
+    Unroll<2>([&](int half) HALFMOON_INLINE {
+      const int64_t row = 16 * (Format::kHalves ? 2 * sub + half : sub);
+      const std::byte* sc = scales + Format::kScOffset + row;
+      d[half] = V::Mul(whole, V::ToFloat(Format::kHasMin ? V::LoadU8(sc) : V::LoadI8(sc)));
+      if constexpr (Format::kHasMin) {
+        m[half] = V::Mul(minimum, V::ToFloat(V::LoadU8(scales + Format::kMnOffset + row)));
+      }
+    });
   } else if constexpr (Format::kHasMin) {
-    m = V::LoadF16(scales + Format::kMinOffset);
+    m[0] = m[1] = V::LoadF16(scales + Format::kMinOffset);
   }
   const Int zero = V::SetI(args.zero);
   const auto store = [&](int k, Int q) {
     Float value = V::Mul(d[k / 16], V::ToFloat(V::SubI(q, zero)));
-    if constexpr (Format::kHasMin) value = V::Add(value, m);
+    if constexpr (Format::kHasMin) value = V::Add(value, m[k / 16]);
     V::Store(w + k * 16, value);
   };
   if constexpr (Format::kIs4Bit) {

@@ -32,7 +32,7 @@ int64_t SourceRow(const MatMulArgs& args, int64_t i) {
 struct Group {
   int32_t q[kInputs][kRows];
   float d[2][kRows];
-  float m[kRows];  // what is added to d q; 0 where the format has no minimum
+  float m[2][kRows];  // what is added to d q; 0 where the format has no minimum
 };
 
 template <WeightFormat F>
@@ -56,20 +56,21 @@ void LoadGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, Group* 
     const float d =
         Format::kHasBf16Scale ? tensor::BF16ToF32(LoadU16(scales, r)) : LoadF16(scales, r);
     group->d[0][r] = group->d[1][r] = d;
-    group->m[r] = 0.0f;
+    group->m[0][r] = group->m[1][r] = 0.0f;
     if constexpr (Format::kHasMin && !Format::kIsSuper) {
-      group->m[r] = LoadF16(scales + Format::kMinOffset, r);
+      group->m[0][r] = group->m[1][r] = LoadF16(scales + Format::kMinOffset, r);
     }
-    if constexpr (Format::kHalves) {
+    if constexpr (Format::kIsSuper) {
       for (int half = 0; half < 2; ++half) {
-        const auto sc = static_cast<int8_t>(scales[Format::kScOffset + (2 * sub + half) * 16 + r]);
-        group->d[half][r] = d * static_cast<float>(sc);
+        const int64_t row = (Format::kHalves ? 2 * sub + half : sub) * 16 + r;
+        const auto sc = static_cast<uint8_t>(scales[Format::kScOffset + row]);
+        group->d[half][r] =
+            d * static_cast<float>(Format::kHasMin ? int{sc} : int{static_cast<int8_t>(sc)});
+        if constexpr (Format::kHasMin) {
+          const auto mn = static_cast<uint8_t>(scales[Format::kMnOffset + row]);
+          group->m[half][r] = -(LoadF16(scales + Format::kMinOffset, r) * static_cast<float>(mn));
+        }
       }
-    } else if constexpr (Format::kIsSuper) {
-      const auto sc = static_cast<uint8_t>(scales[Format::kScOffset + sub * 16 + r]);
-      const auto mn = static_cast<uint8_t>(scales[Format::kMnOffset + sub * 16 + r]);
-      group->d[0][r] = group->d[1][r] = d * static_cast<float>(sc);
-      group->m[r] = -(LoadF16(scales + Format::kMinOffset, r) * static_cast<float>(mn));
     }
   }
 }
@@ -105,7 +106,7 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, int c
       for (int r = 0; r < kRows; ++r) {
         const auto q = static_cast<float>(group.q[k][r] - args.zero);
         w[k][r] = group.d[k / 16][r] * q;
-        if constexpr (TileFormat<F>::kHasMin) w[k][r] += group.m[r];
+        if constexpr (TileFormat<F>::kHasMin) w[k][r] += group.m[k / 16][r];
       }
     }
   }
@@ -165,7 +166,6 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
           const int8_t* q = args.q + (source * args.groups + g) * kInputs;
           const float a = args.scale[source * args.groups + g];
           const int32_t* sums = args.sum16 + (source * args.groups + g) * 2;
-          const float a_sum = a * static_cast<float>(sums[0] + sums[1]);
           for (int r = 0; r < kRows; ++r) {
             int32_t dot[2] = {-args.zero * sums[0], -args.zero * sums[1]};
             for (int k = 0; k < kInputs; ++k) dot[k / 16] += group.q[k][r] * q[k];
@@ -176,7 +176,12 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
             } else {
               sum = std::fma(static_cast<float>(dot[0] + dot[1]), group.d[0][r] * a, sum);
             }
-            if constexpr (Format::kHasMin) sum = std::fma(group.m[r], a_sum, sum);
+            if constexpr (Format::kHasMin && Format::kHalves) {
+              sum = std::fma(group.m[0][r], a * static_cast<float>(sums[0]), sum);
+              sum = std::fma(group.m[1][r], a * static_cast<float>(sums[1]), sum);
+            } else if constexpr (Format::kHasMin) {
+              sum = std::fma(group.m[0][r], a * static_cast<float>(sums[0] + sums[1]), sum);
+            }
           }
         }
       }
@@ -199,6 +204,9 @@ HALFMOON_INSTANTIATE(MatMulF32, kU4K)
 HALFMOON_INSTANTIATE(MatMulF32, kU8K)
 HALFMOON_INSTANTIATE(MatMulF32, kU8S)
 HALFMOON_INSTANTIATE(MatMulF32, kU4B)
+HALFMOON_INSTANTIATE(MatMulF32, kU8B)
+HALFMOON_INSTANTIATE(MatMulF32, kU8T)
+HALFMOON_INSTANTIATE(MatMulF32, kU4H)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4D)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4DM)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8D)
@@ -207,6 +215,9 @@ HALFMOON_INSTANTIATE(MatMulInt8, kU4K)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8K)
 HALFMOON_INSTANTIATE(MatMulInt8, kU8S)
 HALFMOON_INSTANTIATE(MatMulInt8, kU4B)
+HALFMOON_INSTANTIATE(MatMulInt8, kU8B)
+HALFMOON_INSTANTIATE(MatMulInt8, kU8T)
+HALFMOON_INSTANTIATE(MatMulInt8, kU4H)
 #undef HALFMOON_INSTANTIATE
 
 }  // namespace halfmoon::kernels::generic

@@ -19,10 +19,11 @@ constexpr int kPrefetchBytes = 16384;  // as in matmul_int8_avx512.cc
 
 // Words (4 inputs) whose 16-bit sums hold without overflow: a pair is at most 2 * 127 * max(q).
 template <WeightFormat F>
-constexpr int kWordsPerSum = TileFormat<F>::kIs4Bit   ? 8   // q <= 15: 8 * 3810
-                             : TileFormat<F>::kHalves ? 2   // q <= 63: 2 * 16002
-                             : TileFormat<F>::kHasMin ? 4   // q <= 31: 4 * 7874
-                                                      : 1;  // |q - zero| <= 128: 32512
+constexpr int kWordsPerSum = F == WeightFormat::kU4H   ? 4  // a scale for 4 words
+                             : TileFormat<F>::kIs4Bit  ? 8  // q <= 15: 8 * 3810
+                             : F == WeightFormat::kU8S ? 2  // q <= 63: 2 * 16002
+                             : TileFormat<F>::kHasMin  ? 4  // q <= 31: 4 * 7874
+                                                       : 1;  // |q - zero| <= 128: 32512
 
 inline __m256i Words(const int8_t* p) {
   int32_t word;
@@ -99,11 +100,11 @@ HALFMOON_INLINE inline void MultiplyGroup(const MatMulArgs& args, const uint8_t*
   __m256i sums[R];
   __m256i second[R];  // the upper half of the group, where it has a scale of its own
   Unroll<R>([&](int r) HALFMOON_INLINE {
-    if constexpr (Format::kHalves) {
+    if constexpr (Format::kHasMin || kSigned) {
+      sums[r] = second[r] = _mm256_setzero_si256();
+    } else if constexpr (Format::kHalves) {
       sums[r] = _mm256_set1_epi32(panel.start[g * 2 * R + r]);
       second[r] = _mm256_set1_epi32(panel.start[g * 2 * R + R + r]);
-    } else if constexpr (Format::kHasMin || kSigned) {
-      sums[r] = _mm256_setzero_si256();
     } else {
       sums[r] = _mm256_set1_epi32(panel.start[g * R + r]);
     }
@@ -117,12 +118,26 @@ HALFMOON_INLINE inline void MultiplyGroup(const MatMulArgs& args, const uint8_t*
       Format::kHasBf16Scale ? Bf16Floats(scales + 16 * half) : HalfFloats(scales + 16 * half);
   if constexpr (Format::kHalves) {
     const uint8_t* sc = scales + Format::kScOffset + 32 * sub + 8 * half;
-    const __m256 d_first = _mm256_mul_ps(d, SignedBytes(sc));
-    const __m256 d_second = _mm256_mul_ps(d, SignedBytes(sc + 16));
+    const __m256 d_first = _mm256_mul_ps(d, Format::kHasMin ? Bytes(sc) : SignedBytes(sc));
+    const __m256 d_second =
+        _mm256_mul_ps(d, Format::kHasMin ? Bytes(sc + 16) : SignedBytes(sc + 16));
+    __m256 m_first = _mm256_setzero_ps();
+    __m256 m_second = m_first;
+    if constexpr (Format::kHasMin) {
+      const __m256 m = HalfFloats(scales + Format::kMinOffset + 16 * half);
+      const uint8_t* mn = scales + Format::kMnOffset + 32 * sub + 8 * half;
+      m_first = _mm256_mul_ps(m, Bytes(mn));
+      m_second = _mm256_mul_ps(m, Bytes(mn + 16));
+    }
     Unroll<R>([&](int r) HALFMOON_INLINE {
       const __m256 a = _mm256_set1_ps(panel.scale[g * R + r]);
       acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[r]), _mm256_mul_ps(d_first, a), acc[r]);
       acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(second[r]), _mm256_mul_ps(d_second, a), acc[r]);
+      if constexpr (Format::kHasMin) {
+        const float* a_sum = panel.scaled_sum + g * 2 * R + r;
+        acc[r] = _mm256_fnmadd_ps(m_first, _mm256_set1_ps(a_sum[0]), acc[r]);
+        acc[r] = _mm256_fnmadd_ps(m_second, _mm256_set1_ps(a_sum[R]), acc[r]);
+      }
     });
   } else {
     __m256 m = _mm256_setzero_ps();
@@ -227,5 +242,8 @@ template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t
 template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx2

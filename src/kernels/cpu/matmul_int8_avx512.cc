@@ -69,11 +69,11 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
   __m512i sums[R];
   __m512i second[R];  // the upper half of the group, where it has a scale of its own
   Unroll<R>([&](int r) HALFMOON_INLINE {
-    if constexpr (Format::kHalves) {
+    if constexpr (Format::kHasMin) {
+      sums[r] = second[r] = _mm512_setzero_si512();
+    } else if constexpr (Format::kHalves) {
       sums[r] = _mm512_set1_epi32(panel.start[g * 2 * R + r]);
       second[r] = _mm512_set1_epi32(panel.start[g * 2 * R + R + r]);
-    } else if constexpr (Format::kHasMin) {
-      sums[r] = _mm512_setzero_si512();
     } else {
       sums[r] = _mm512_set1_epi32(panel.start[g * R + r]);
     }
@@ -85,8 +85,9 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
       const __m512i packed = _mm512_loadu_si512(quants + 64 * chunk);
       const __m512i low = _mm512_and_si512(packed, nibble);
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
-      Accumulate<R>(low, q, 2 * chunk, sums);
-      Accumulate<R>(high, q, 2 * chunk + 1, sums);
+      __m512i* to = Format::kHalves && chunk >= 2 ? second : sums;
+      Accumulate<R>(low, q, 2 * chunk, to);
+      Accumulate<R>(high, q, 2 * chunk + 1, to);
     });
   } else {
     Unroll<8>([&](int chunk) HALFMOON_INLINE {
@@ -99,12 +100,26 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
   __m512 d = Format::kHasBf16Scale ? Bf16Floats(scales) : HalfFloats(scales);
   if constexpr (Format::kHalves) {
     const uint8_t* sc = scales + Format::kScOffset + 32 * sub;
-    const __m512 d_first = _mm512_mul_ps(d, SignedBytes(sc));
-    const __m512 d_second = _mm512_mul_ps(d, SignedBytes(sc + 16));
+    const __m512 d_first = _mm512_mul_ps(d, Format::kHasMin ? Bytes(sc) : SignedBytes(sc));
+    const __m512 d_second =
+        _mm512_mul_ps(d, Format::kHasMin ? Bytes(sc + 16) : SignedBytes(sc + 16));
+    __m512 m_first = _mm512_setzero_ps();
+    __m512 m_second = m_first;
+    if constexpr (Format::kHasMin) {
+      const __m512 m = HalfFloats(scales + Format::kMinOffset);
+      const uint8_t* mn = scales + Format::kMnOffset + 32 * sub;
+      m_first = _mm512_mul_ps(m, Bytes(mn));
+      m_second = _mm512_mul_ps(m, Bytes(mn + 16));
+    }
     Unroll<R>([&](int r) HALFMOON_INLINE {
       const __m512 a = _mm512_set1_ps(panel.scale[g * R + r]);
       acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_mul_ps(d_first, a), acc[r]);
       acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second[r]), _mm512_mul_ps(d_second, a), acc[r]);
+      if constexpr (Format::kHasMin) {
+        const float* a_sum = panel.scaled_sum + g * 2 * R + r;
+        acc[r] = _mm512_fnmadd_ps(m_first, _mm512_set1_ps(a_sum[0]), acc[r]);
+        acc[r] = _mm512_fnmadd_ps(m_second, _mm512_set1_ps(a_sum[R]), acc[r]);
+      }
     });
   } else {
     __m512 m = _mm512_setzero_ps();
@@ -221,5 +236,8 @@ template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t
 template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
 template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
+template void MatMulInt8<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
 
 }  // namespace halfmoon::kernels::avx512
