@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "model/config_reader.h"
@@ -25,8 +27,8 @@ std::string Listed(std::span<const std::string_view> names) {
 }
 
 /// One object of the file. Its fields are literals, "$key" for a key of config.json, {"config":
-/// key, "default": literal}, {"if": value, "then": value, "else": value} or {"product": [value,
-/// ...]}.
+/// key, "default": literal}, {"if": value, "then": value, "else": value}, {"product": [value,
+/// ...]} or {"equal": [value, literal]}, which compares a list element by element.
 class Section {
  public:
   /// Both outlive the section.
@@ -79,6 +81,31 @@ class Section {
                      json::Serialize(value));
     }
     return number;
+  }
+
+  /// One flag a layer, written as true and false or as 1 and 0; all `fallback` where the field is
+  /// absent.
+  Result<std::vector<bool>> LayersOr(std::string_view key, int num_layers, bool fallback) const {
+    const auto count = static_cast<size_t>(num_layers);
+    std::vector<bool> layers(count, fallback);
+    if (!Has(key)) return layers;
+    HM_ASSIGN(const json::value value, Value(key));
+    const auto flag = [](const json::value& v) -> std::optional<bool> {
+      if (v.is_bool()) return v.as_bool();
+      if (v.is_int64() && (v.as_int64() == 0 || v.as_int64() == 1)) return v.as_int64() == 1;
+      return std::nullopt;
+    };
+    bool valid = value.is_array() && value.as_array().size() == count;
+    for (size_t i = 0; valid && i < count; ++i) {
+      const std::optional<bool> found = flag(value.as_array()[i]);
+      valid = found.has_value();
+      layers[i] = found.value_or(false);
+    }
+    if (!valid) {
+      return Invalid(Where(key) + "expected a list of " + std::to_string(count) +
+                     " flags, one a layer, found " + json::Serialize(value));
+    }
+    return layers;
   }
 
   /// One of `choices`, by its index; the first where the field is absent.
@@ -144,6 +171,15 @@ class Section {
       }
       return json::value(product);
     }
+    if (const json::value* pair = form.if_contains("equal");
+        pair != nullptr && pair->is_array() && pair->as_array().size() == 2) {
+      HM_ASSIGN(const json::value value, Evaluate(pair->as_array()[0]));
+      const json::value& literal = pair->as_array()[1];
+      if (!value.is_array()) return json::value(value == literal);
+      json::array equal;
+      for (const json::value& element : value.as_array()) equal.push_back(element == literal);
+      return json::value(equal);
+    }
     return Error(ErrorCode::kUnsupported, "unknown form " + json::Serialize(expression));
   }
 
@@ -154,7 +190,8 @@ class Section {
 
 Status ReadAttention(const Section& section, const json::object& config, ModelDescription* model) {
   HM_TRY(section.ExpectOnly({"kind", "qkv_bias", "output_bias", "qk_norm", "rotary_dim",
-                             "sliding_window", "index_heads", "index_head_dim", "index_top_k"}));
+                             "sliding_window", "sliding_window_layers", "index_heads",
+                             "index_head_dim", "index_top_k"}));
   HM_ASSIGN(const size_t kind, section.Choice("kind", {"grouped", "latent"}));
   if (kind == 0) {
     HM_ASSIGN(model->attention, ReadGroupedAttention(config, model->hidden_dim));
@@ -171,7 +208,11 @@ Status ReadAttention(const Section& section, const json::object& config, ModelDe
   if (rotary_dim % 2 != 0) return Invalid("attention.rotary_dim: expected an even number");
   attention.rope.rotary_dim = static_cast<int>(rotary_dim);
   HM_ASSIGN(const int64_t window, section.IntOr("sliding_window", 0, INT32_MAX, 0));
-  for (LayerDescription& layer : model->layers) layer.sliding_window = static_cast<int>(window);
+  HM_ASSIGN(const std::vector<bool> windowed,
+            section.LayersOr("sliding_window_layers", model->num_layers(), true));
+  for (size_t i = 0; i < windowed.size(); ++i) {
+    model->layers[i].sliding_window = windowed[i] ? static_cast<int>(window) : 0;
+  }
 
   const bool latent = attention.kind == AttentionKind::kMla;
   if (latent && (norm != 0 || window != 0 || section.Has("rotary_dim"))) {
@@ -206,6 +247,8 @@ Status ReadMixture(const Section& section, ModelDescription* model) {
   HM_ASSIGN(const double scale, section.NumberOr("weight_scale", 1.0));
   HM_ASSIGN(const int64_t shared, section.IntOr("shared_width", 0, kMaxSize, 0));
   HM_ASSIGN(const int64_t dense, section.IntOr("first_dense_layers", 0, model->num_layers(), 0));
+  HM_ASSIGN(const std::vector<bool> mixtures,
+            section.LayersOr("mixture_layers", model->num_layers(), true));
   if (experts % groups != 0 || top_k > experts / groups * kept) {
     return Invalid("ffn: " + std::to_string(groups) + " groups, " + std::to_string(kept) +
                    " kept, of " + std::to_string(experts) + " experts do not fit a choice of " +
@@ -220,17 +263,17 @@ Status ReadMixture(const Section& section, ModelDescription* model) {
   moe.norm_epsilon = static_cast<float>(epsilon);
   moe.weight_scale = static_cast<float>(scale);
   moe.shared_dim = static_cast<int>(shared);
-  for (int64_t i = dense; i < model->num_layers(); ++i) {
-    model->layers[static_cast<size_t>(i)].ffn = FfnKind::kMoe;
+  for (auto i = static_cast<size_t>(dense); i < mixtures.size(); ++i) {
+    if (mixtures[i]) model->layers[i].ffn = FfnKind::kMoe;
   }
   return {};
 }
 
 Status ReadFfn(const Section& section, ModelDescription* model) {
-  HM_TRY(
-      section.ExpectOnly({"kind", "bias", "experts", "experts_per_token", "expert_width", "score",
-                          "choice_bias", "groups", "kept_groups", "normalise_weights",
-                          "norm_epsilon", "weight_scale", "shared_width", "first_dense_layers"}));
+  HM_TRY(section.ExpectOnly({"kind", "bias", "experts", "experts_per_token", "expert_width",
+                             "score", "choice_bias", "groups", "kept_groups", "normalise_weights",
+                             "norm_epsilon", "weight_scale", "shared_width", "first_dense_layers",
+                             "mixture_layers"}));
   HM_ASSIGN(const size_t kind, section.Choice("kind", {"dense", "mixture"}));
   HM_ASSIGN(model->ffn_bias, section.BoolOr("bias", false));
   if (kind == 0) return {};

@@ -56,6 +56,24 @@ TEST(DescribeByText, KnownParts_FillTheDescription) {
   EXPECT_EQ(model->names.router, "layer{L}.router");
 }
 
+TEST(DescribeByText, LayerPatterns_ComeFromListsOfTheConfig) {
+  std::string config(kConfig);
+  config.insert(config.rfind('}'),
+                R"(, "layer_types": ["sliding", "full", "sliding"], "is_moe": [0, 1, 1])");
+  const Result<ModelDescription> model = DescribeWith(
+      File(
+          R"("sliding_window": 7, "sliding_window_layers": {"equal": ["$layer_types", "sliding"]})",
+          std::string(kMixture) + R"(, "mixture_layers": "$is_moe")"),
+      config);
+  ASSERT_TRUE(model.ok()) << model.error().message();
+  EXPECT_EQ(model->layers[0].sliding_window, 7);
+  EXPECT_EQ(model->layers[1].sliding_window, 0);
+  EXPECT_EQ(model->layers[2].sliding_window, 7);
+  EXPECT_EQ(model->layers[0].ffn, FfnKind::kDense);
+  EXPECT_EQ(model->layers[1].ffn, FfnKind::kMoe);
+  EXPECT_EQ(model->layers[2].ffn, FfnKind::kMoe);
+}
+
 struct BadFile {
   const char* what;
   std::string text;
@@ -86,6 +104,12 @@ TEST(DescribeByText, BadFiles_ErrorNamesThePart) {
       {"huge product",
        File("", std::string(kMixture) + R"(, "shared_width": {"product": [1048576, 1048576, 8]})"),
        {"ffn.shared_width"}},
+      {"layers too few",
+       File(R"("sliding_window_layers": [true])", ""),
+       {"attention.sliding_window_layers", "a list of 3 flags"}},
+      {"layers no flags",
+       File("", std::string(kMixture) + R"(, "mixture_layers": [0, 1, 2])"),
+       {"ffn.mixture_layers", "one a layer"}},
       {"groups", File("", std::string(kMixture) + R"(, "groups": 3)"), {"3 groups"}},
       {"tensor", File("", "", R"(, "tensors": {"gate2": "x"})"), {"unknown part 'gate2'"}},
       {"form", File(R"("qkv_bias": {"not": true})", ""), {"attention.qkv_bias", "unknown form"}},

@@ -241,7 +241,10 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
   const int context = options.max_context == 0 ? limit : options.max_context;
 
   checkpoint->Prefetch();
-  Result<ModelWeights> weights = LoadWeights(*checkpoint, description, pool, options.progress);
+  const UnusedTensors unused =
+      options.description_file.empty() ? UnusedTensors::kWarn : UnusedTensors::kRefuse;
+  Result<ModelWeights> weights =
+      LoadWeights(*checkpoint, description, unused, pool, options.progress);
   if (!weights.ok()) return weights.error().WithContext(file);
   // Proves that the embedding's type decodes, once, so that a step need not ask.
   std::vector<float> row(static_cast<size_t>(description.hidden_dim));

@@ -26,7 +26,8 @@ Status CheckAll(const MatrixSource& source, std::span<const int64_t> rows, Threa
 }  // namespace
 
 Result<const checkpoint::StoredTensor*> WeightLoader::Find(const std::string& name,
-                                                           const tensor::Shape& shape) const {
+                                                           const tensor::Shape& shape) {
+  used_.insert(name);
   const checkpoint::StoredTensor* stored = checkpoint_.Find(name);
   if (stored == nullptr) {
     return Error(ErrorCode::kInvalidArgument,
@@ -41,6 +42,7 @@ Result<const checkpoint::StoredTensor*> WeightLoader::Find(const std::string& na
 }
 
 Result<MatrixSource> WeightLoader::Source(const std::string& name, int64_t rows, int64_t cols) {
+  used_.insert(name);
   HM_ASSIGN(MatrixSource source, MatrixSource::Find(checkpoint_, name, rows, cols));
   Done(source.stored_bytes());
   return source;

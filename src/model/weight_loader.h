@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,7 @@ class WeightLoader {
       : checkpoint_(checkpoint), pool_(pool), progress_(progress) {}
 
   bool Has(const std::string& name) const { return checkpoint_.Find(name) != nullptr; }
-  Result<const checkpoint::StoredTensor*> Find(const std::string& name,
-                                               const tensor::Shape& shape) const;
+  Result<const checkpoint::StoredTensor*> Find(const std::string& name, const tensor::Shape& shape);
   /// A whole matrix to take parts from; counts as read for the progress.
   Result<MatrixSource> Source(const std::string& name, int64_t rows, int64_t cols);
   /// Packs the rows listed without loss, in that order.
@@ -43,6 +43,8 @@ class WeightLoader {
   /// The same with row i taken from row order[i] of the tensor.
   Result<Linear> ReorderedLinear(const std::string& name, int64_t cols, bool has_bias,
                                  const std::vector<int64_t>& order);
+  /// Names of the tensors that were asked for.
+  const std::set<std::string, std::less<>>& used() const { return used_; }
 
  private:
   Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name);
@@ -52,6 +54,7 @@ class WeightLoader {
   ThreadPool* pool_;
   const std::function<void(size_t, size_t)>& progress_;
   size_t done_bytes_ = 0;
+  std::set<std::string, std::less<>> used_;
 };
 
 /// Grouped-query attention of `layer` (without the output projection).

@@ -110,7 +110,8 @@ size_t ModelWeights::size_bytes() const {
 }
 
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
-                                 const ModelDescription& description, ThreadPool* pool,
+                                 const ModelDescription& description, UnusedTensors unused,
+                                 ThreadPool* pool,
                                  const std::function<void(size_t done, size_t total)>& progress) {
   WeightLoader loader(checkpoint, pool, progress);
   const TensorNames& names = description.names;
@@ -131,6 +132,7 @@ Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
     HM_ASSIGN(MtpWeights w, LoadMtp(&loader, description, description.num_layers() + i));
     weights.mtp.push_back(std::move(w));
   }
+  HM_TRY(HandleUnusedTensors(FindUnusedTensors(checkpoint, description, loader.used()), unused));
   return weights;
 }
 

@@ -11,6 +11,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/packed_matrix.h"
 #include "model/description.h"
+#include "model/unused_tensors.h"
 
 namespace halfmoon::model {
 
@@ -115,7 +116,8 @@ void ForEachFfnMatrix(const FfnWeights& ffn, const Visit& visit) {
 
 /// Loads and packs everything that `description` names. Errors name tensor, expected and found.
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
-                                 const ModelDescription& description, ThreadPool* pool,
+                                 const ModelDescription& description, UnusedTensors unused,
+                                 ThreadPool* pool,
                                  const std::function<void(size_t done, size_t total)>& progress);
 
 }  // namespace halfmoon::model

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the end-to-end tests share: one server for those that only ask, and a maker for those that need their own."""
 
+import json
+import os
 import pathlib
+import subprocess
 import sys
 
 import openai
@@ -43,6 +46,43 @@ def server(halfmoon, model):
     """A server with default settings, shared: for tests that leave it as they found it."""
     with Server(model) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def halfmoon_run(halfmoon):
+    """halfmoon_run(*arguments): the finished process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFMOON_")}
+
+    def run(*arguments):
+        return subprocess.run([halfmoon, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, errors="replace", timeout=300)
+    return run
+
+
+@pytest.fixture(scope="session")
+def logits(halfmoon_run, tmp_path_factory):
+    """logits(model, lists, *flags): path of the file that `halfmoon logits` wrote."""
+    def run(model, lists, *flags):
+        folder = tmp_path_factory.mktemp("logits")
+        (folder / "ids.json").write_text(json.dumps(lists))
+        done = halfmoon_run("logits", "-m", model, "--ids", folder / "ids.json", "--out", folder / "out.safetensors", *flags)
+        assert done.returncode == 0, done.stderr
+        return folder / "out.safetensors"
+    return run
+
+
+@pytest.fixture(scope="session")
+def generate(halfmoon_run, tmp_path_factory):
+    """generate(model, *flags, lists=None): the document that `halfmoon generate --json` printed."""
+    def run(model, *flags, lists=None):
+        if lists is not None:
+            path = tmp_path_factory.mktemp("generate") / "ids.json"
+            path.write_text(json.dumps(lists))
+            flags = (*flags, "--ids", path)
+        done = halfmoon_run("generate", "-m", model, "--json", *flags)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+    return run
 
 
 @pytest.fixture

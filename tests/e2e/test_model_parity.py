@@ -5,54 +5,13 @@ Tolerances and what the reference files hold: tests/golden/README.md.
 """
 
 import json
-import os
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-RELATIVE_RMS = 2e-5
-MAX_ABS = 2e-3
-
-
-@pytest.fixture(scope="module")
-def halfmoon_run(halfmoon):
-    """halfmoon_run(*arguments): the finished process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFMOON_")}
-
-    def run(*arguments):
-        return subprocess.run([halfmoon, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, errors="replace", timeout=300)
-    return run
-
-
-@pytest.fixture(scope="module")
-def logits(halfmoon_run, tmp_path_factory):
-    """logits(model, lists, *flags): path of the file that `halfmoon logits` wrote."""
-    def run(model, lists, *flags):
-        folder = tmp_path_factory.mktemp("logits")
-        (folder / "ids.json").write_text(json.dumps(lists))
-        done = halfmoon_run("logits", "-m", model, "--ids", folder / "ids.json", "--out", folder / "out.safetensors", *flags)
-        assert done.returncode == 0, done.stderr
-        return folder / "out.safetensors"
-    return run
-
-
-@pytest.fixture(scope="module")
-def generate(halfmoon_run, tmp_path_factory):
-    """generate(model, *flags, lists=None): the document that `halfmoon generate --json` printed."""
-    def run(model, *flags, lists=None):
-        if lists is not None:
-            path = tmp_path_factory.mktemp("generate") / "ids.json"
-            path.write_text(json.dumps(lists))
-            flags = (*flags, "--ids", path)
-        done = halfmoon_run("generate", "-m", model, "--json", *flags)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-    return run
-
+from reference import MAX_ABS, RELATIVE_RMS, Expected, relative_rms
 
 @pytest.fixture(scope="module")
 def isas(halfmoon_run):
@@ -61,17 +20,6 @@ def isas(halfmoon_run):
     names = next(line.removeprefix("kernels:").split() for line in lines if line.startswith("kernels:"))
     assert "generic" in names
     return names
-
-
-class Expected:
-    """A folder of tests/golden."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.facts = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-        self.prompts = self.facts["prompts"]
-        self.lists = [prompt["input_ids"] for prompt in self.prompts]
-        self.tensors = load_file(folder / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +38,6 @@ def smollm2_f32(logits, model, smollm2):
     found = load_file(logits(model, smollm2.lists, "--activation", "f32"))
     assert set(found) == {f"logits.{i}" for i in range(len(smollm2.lists))}
     return found
-
-
-def relative_rms(got, want):
-    return np.linalg.norm(got.astype(np.float64) - want) / np.linalg.norm(want.astype(np.float64))
 
 
 def test_logits_f32_match_reference(smollm2, smollm2_f32):

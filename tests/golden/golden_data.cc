@@ -99,6 +99,7 @@ std::vector<std::string> Variants() {
           "qwen3/dense",
           "qwen3_moe/norm_topk",
           "qwen3_moe/sparse_step2_no_norm",
+          "qwen3_moe/window",
           "mixtral/base",
           "mixtral/sliding_window",
           "deepseek_v3/bf16",
