@@ -5,16 +5,19 @@
 #include <numeric>
 
 #include "base/check.h"
-#include "kernels/exp.h"
+#include "kernels/attention_state.h"
 #include "kernels/for_rows.h"
 #include "kernels/registry.h"
 
 namespace halfmoon::kernels {
 namespace {
 
-// State rows (query x head) of an item: enough to reuse keys and values from the cache, few enough
-// to spread a prefill over threads.
+// State rows (query x head) that attend together: enough to reuse keys and values from the cache,
+// few enough that their states stay there too.
 constexpr int64_t kItemRows = 64;
+// State rows of an item over latents, where there are many: staging a split takes as long as
+// attending to it from about ten rows.
+constexpr int64_t kMaxLatentItemRows = 256;
 // Below this many items a thread, splits of one item run on different threads.
 constexpr int64_t kItemsPerThread = 8;
 // Bound of the scratch for that; past it, items run whole.
@@ -33,6 +36,7 @@ struct Problem {
   float* out;
   int64_t out_stride;
   const KeySelection* selection = nullptr;
+  int64_t item_rows = kItemRows;
 
   bool latent() const { return layout.kind == KvKind::kLatent; }
   /// Query heads that an item computes together: those of a KV head, or, where all share one
@@ -44,9 +48,12 @@ struct Problem {
   int64_t head_blocks() const { return shape.num_heads / group(); }
   int64_t value_dim() const { return latent() ? layout.value_dim : shape.head_dim; }
   int64_t item_queries() const {
-    return selection != nullptr ? 1 : std::max<int64_t>(1, kItemRows / group());
+    return selection != nullptr ? 1 : std::max<int64_t>(1, item_rows / group());
   }
+  /// Queries of an item that attend together.
+  int64_t block_queries() const { return std::max<int64_t>(1, kItemRows / group()); }
   int64_t stride() const { return AttendStateStride(value_dim()); }
+  int64_t block_floats() const { return block_queries() * group() * stride(); }
   int64_t item_floats() const { return item_queries() * group() * stride(); }
   /// Width of a staged value row: whole vectors.
   int64_t staged_values() const { return CeilDiv(value_dim(), kKvLane) * kKvLane; }
@@ -107,8 +114,14 @@ Item ItemAt(const Problem& problem, int64_t index) {
   return item;
 }
 
-AttendArgs ArgsOf(const Problem& problem, const Item& item, float* state) {
-  const int64_t first_row = item.sequence->row + item.first_query;
+// Some queries of an item, counted from its first.
+struct Queries {
+  int32_t first = 0;
+  int32_t count = 0;
+};
+
+AttendArgs ArgsOf(const Problem& problem, const Item& item, Queries queries, float* state) {
+  const int64_t first_row = item.sequence->row + item.first_query + queries.first;
   AttendArgs args;
   args.head_dim = problem.shape.head_dim;
   args.group = static_cast<int32_t>(problem.group());
@@ -116,16 +129,17 @@ AttendArgs ArgsOf(const Problem& problem, const Item& item, float* state) {
   args.q = problem.q + first_row * problem.q_stride +
            item.head_block * problem.group() * problem.shape.head_dim;
   args.q_stride = problem.q_stride;
-  args.num_queries = item.num_queries;
+  args.position = item.sequence->start + item.first_query + queries.first;
+  args.num_queries = queries.count;
   args.state = state;
   return args;
 }
 
 // `end_split`: the same thread goes on with the splits up to there.
-void AttendHeads(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                 int32_t end_split, float* state) {
+void AttendHeads(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
+                 int32_t split, int32_t end_split, float* state) {
   const KvLayout& layout = problem.layout;
-  AttendArgs args = ArgsOf(problem, item, state);
+  AttendArgs args = ArgsOf(problem, item, queries, state);
   args.pages = item.sequence->kv.base;
   args.page_bytes = layout.page_bytes();
   args.page_table = item.sequence->kv.page_table.data();
@@ -135,18 +149,20 @@ void AttendHeads(const Stream& stream, const Problem& problem, const Item& item,
   args.value_dim = problem.shape.head_dim;
   args.type = layout.type;
   args.window = problem.shape.sliding_window;
-  args.position = item.sequence->start + item.first_query;
   args.begin = split * kAttentionSplit;
   args.end = std::min(item.num_positions, (split + 1) * kAttentionSplit);
   args.fetch_end = std::min(item.num_positions, end_split * kAttentionSplit);
   stream.table().attend(args);
 }
 
-// The split's latent rows become K and V of one KV head in `stage`, one page of a split's size, and
-// go through the same kernel.
-void AttendLatent(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                  float* stage, float* state) {
-  static constexpr int32_t kOnePage[] = {0};
+int32_t PositionsOf(const Item& item, int32_t split) {
+  return std::min(item.num_positions - split * kAttentionSplit, kAttentionSplit);
+}
+
+// The split's latent rows become K and V of one KV head in `stage`, one page of a split's size, for
+// the kernel that attends to heads.
+void StageSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                float* stage) {
   const KvLayout& layout = problem.layout;
   const int32_t begin = split * kAttentionSplit;
   StageLatentArgs staged;
@@ -158,62 +174,45 @@ void AttendLatent(const Stream& stream, const Problem& problem, const Item& item
   staged.head_dim = layout.head_dim;
   staged.value_dim = layout.value_dim;
   staged.value_stride = static_cast<int32_t>(problem.staged_values());
+  staged.key_stride = layout.head_dim;
   staged.type = layout.type;
   staged.positions = item.chosen != nullptr ? item.chosen + begin : nullptr;
   staged.first = begin;
-  staged.count = std::min(item.num_positions - begin, kAttentionSplit);
+  staged.count = PositionsOf(item, split);
   staged.keys = stage;
   staged.values = stage + int64_t{kAttentionSplit} * layout.head_dim;
   stream.table().stage_latent(staged);
+}
 
-  AttendArgs args = ArgsOf(problem, item, state);
+void AttendStaged(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
+                  int32_t split, const float* stage, float* state) {
+  static constexpr int32_t kOnePage[] = {0};
+  AttendArgs args = ArgsOf(problem, item, queries, state);
   args.pages = reinterpret_cast<const std::byte*>(stage);
   args.page_table = kOnePage;
-  args.v_offset = static_cast<size_t>(kAttentionSplit * layout.head_dim) * sizeof(float);
+  args.v_offset = static_cast<size_t>(kAttentionSplit * problem.layout.head_dim) * sizeof(float);
   args.block_size = kAttentionSplit;
-  args.value_dim = staged.value_stride;
+  args.value_dim = static_cast<int32_t>(problem.staged_values());
   args.type = KvType::kF32;
+  args.end = PositionsOf(item, split);
+  args.fetch_end = args.end;
   // Positions count from the begin of the split; a query with a choice sees all of it.
-  args.position =
-      item.chosen != nullptr ? staged.count - 1 : item.sequence->start + item.first_query - begin;
-  args.end = staged.count;
-  args.fetch_end = staged.count;
+  args.position = item.chosen != nullptr ? args.end - 1 : args.position - split * kAttentionSplit;
   stream.table().attend(args);
 }
 
-void AttendSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                 int32_t end_split, float* stage, float* state) {
+// Requires that the split is staged, where the pages hold latents.
+void AttendSplit(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
+                 int32_t split, int32_t end_split, const float* stage, float* state) {
   if (problem.latent()) {
-    AttendLatent(stream, problem, item, split, stage, state);
+    AttendStaged(stream, problem, item, queries, split, stage, state);
   } else {
-    AttendHeads(stream, problem, item, split, end_split, state);
-  }
-}
-
-// to = to merged with the later split `from`; both are state rows.
-void MergeRow(int64_t value_dim, const float* __restrict from, float* __restrict to) {
-  const int64_t max = AttendStateMax(value_dim);
-  const int64_t sum = AttendStateSum(value_dim);
-  if (from[sum] == 0.0f) return;
-  if (to[sum] == 0.0f) {
-    std::copy_n(from, AttendStateStride(value_dim), to);
-    return;
-  }
-  const float merged = from[max] > to[max] ? from[max] : to[max];
-  const float a = Exp(to[max] - merged);
-  const float b = Exp(from[max] - merged);
-  to[max] = merged;
-  to[sum] = to[sum] * a + from[sum] * b;
-  for (int64_t d = 0; d < max; d += 16) {
-    for (int64_t i = d; i < d + 16; ++i) to[i] = to[i] * a + from[i] * b;
+    AttendHeads(stream, problem, item, queries, split, end_split, state);
   }
 }
 
 void MergeItem(const Problem& problem, const Item& item, const float* from, float* to) {
-  const int64_t rows = item.num_queries * problem.group();
-  for (int64_t row = 0; row < rows; ++row) {
-    MergeRow(problem.value_dim(), from + row * problem.stride(), to + row * problem.stride());
-  }
+  MergeStates(problem.value_dim(), item.num_queries * problem.group(), from, to);
 }
 
 void StoreItem(const Problem& problem, const Item& item, const float* state) {
@@ -222,9 +221,8 @@ void StoreItem(const Problem& problem, const Item& item, const float* state) {
     float* out = problem.out + (item.sequence->row + item.first_query + i) * problem.out_stride +
                  item.head_block * problem.group() * value_dim;
     for (int64_t h = 0; h < problem.group(); ++h) {
-      const float* row = state + (i * problem.group() + h) * problem.stride();
-      const float sum = row[AttendStateSum(value_dim)];
-      for (int64_t d = 0; d < value_dim; ++d) out[h * value_dim + d] = row[d] / sum;
+      StoreState(value_dim, state + (i * problem.group() + h) * problem.stride(),
+                 out + h * value_dim);
     }
   }
 }
@@ -232,12 +230,20 @@ void StoreItem(const Problem& problem, const Item& item, const float* state) {
 void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, float* scratch) {
   const Item item = ItemAt(problem, index);
   float* stage = scratch;
-  float* merged = stage + problem.stage_floats();
-  float* next = merged + problem.item_floats();
-  AttendSplit(stream, problem, item, item.first_split, item.end_split, stage, merged);
-  for (int32_t split = item.first_split + 1; split < item.end_split; ++split) {
-    AttendSplit(stream, problem, item, split, item.end_split, stage, next);
-    MergeItem(problem, item, next, merged);
+  float* next = stage + problem.stage_floats();
+  float* merged = next + problem.block_floats();
+  const int64_t query_floats = problem.group() * problem.stride();
+  for (int32_t split = item.first_split; split < item.end_split; ++split) {
+    if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+    const auto block = static_cast<int32_t>(problem.block_queries());
+    for (int32_t first = 0; first < item.num_queries; first += block) {
+      const Queries queries{first, std::min(block, item.num_queries - first)};
+      float* to = merged + first * query_floats;
+      float* state = split == item.first_split ? to : next;
+      AttendSplit(stream, problem, item, queries, split, item.end_split, stage, state);
+      if (state == to) continue;
+      MergeStates(problem.value_dim(), queries.count * problem.group(), next, to);
+    }
   }
   StoreItem(problem, item, merged);
 }
@@ -276,8 +282,10 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
     const Item item = ItemAt(problem, i);
     const auto begin = static_cast<int32_t>(item.first_split + first);
     const auto end = static_cast<int32_t>(std::min<int64_t>(item.end_split, begin + run));
+    float* stage = scratch + thread * problem.stage_floats();
     for (int32_t split = begin; split < end; ++split) {
-      AttendSplit(stream, problem, item, split, end, scratch + thread * problem.stage_floats(),
+      if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+      AttendSplit(stream, problem, item, {0, item.num_queries}, split, end, stage,
                   slot(i, split - item.first_split));
     }
   });
@@ -359,10 +367,16 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
                std::to_string(layout.head_dim));
   // A choice of keys and latent pages go together: other pages cannot be read position by position.
   HM_CHECK(layout.kind == KvKind::kLatent ? shape.sliding_window == 0 : selection == nullptr);
-  const Problem problem{layout,   layer,    shape,      sequences, q.data,
-                        q.stride, out.data, out.stride, selection};
-  const int64_t items = problem.num_items();
+  Problem problem{layout,   layer,    shape,      sequences, q.data,
+                  q.stride, out.data, out.stride, selection};
   const int64_t threads = stream.pool().num_threads();
+  if (problem.latent()) {
+    problem.item_rows = kMaxLatentItemRows;
+    while (problem.item_rows > kItemRows && problem.num_items() < threads * kItemsPerThread) {
+      problem.item_rows /= 2;
+    }
+  }
+  const int64_t items = problem.num_items();
   const int64_t stages = threads * problem.stage_floats();
   const auto available = static_cast<int64_t>(scratch.size());
   if (threads > 1 && items < threads * kItemsPerThread) {
@@ -372,7 +386,8 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
       return;
     }
   }
-  const int64_t item_scratch = problem.stage_floats() + 2 * problem.item_floats();
+  const int64_t item_scratch =
+      problem.stage_floats() + problem.block_floats() + problem.item_floats();
   HM_CHECK(available >= threads * item_scratch, std::to_string(available) + " floats of scratch");
   stream.pool().ParallelFor(static_cast<size_t>(items), [&](size_t index, int thread) {
     RunWholeItem(stream, problem, static_cast<int64_t>(index),
@@ -382,8 +397,11 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
 
 size_t AttentionScratchFloats(const KvLayout& layout, const AttentionShape& shape, int64_t max_rows,
                               int64_t max_context, int num_threads) {
-  const Problem problem{layout, 0, shape, {}, nullptr, 0, nullptr, 0};
-  const int64_t whole = num_threads * (problem.stage_floats() + 2 * problem.item_floats());
+  Problem problem{layout, 0, shape, {}, nullptr, 0, nullptr, 0};
+  if (problem.latent()) problem.item_rows = kMaxLatentItemRows;
+  const int64_t whole =
+      num_threads * (problem.stage_floats() + problem.block_floats() + problem.item_floats());
+  problem.item_rows = kItemRows;
   if (num_threads == 1) return static_cast<size_t>(whole);
   const int64_t items = std::min(max_rows * problem.head_blocks(), num_threads * kItemsPerThread);
   const int64_t splits = CeilDiv(max_context, kAttentionSplit);

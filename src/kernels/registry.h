@@ -96,8 +96,9 @@ struct StoreLatentArgs {
 };
 
 /// Latent rows of up to kAttentionSplit positions as K and V of one KV head in float32, which is
-/// what attend reads: keys [ceil(count / 16)][head_dim][16], values [count][value_stride], zero
-/// beyond value_dim.
+/// what attend reads: columns from key_begin on as keys [ceil(count / 16)][key_stride][16], of
+/// which the first head_dim - key_begin of a run are written, and values [count][value_stride],
+/// zero beyond value_dim.
 struct StageLatentArgs {
   const std::byte* pages = nullptr;  ///< KV bytes of page 0
   size_t page_bytes = 0;
@@ -107,6 +108,8 @@ struct StageLatentArgs {
   int32_t head_dim = 0;
   int32_t value_dim = 0;
   int32_t value_stride = 0;
+  int32_t key_begin = 0;  ///< a multiple of 16, or the plain kernel runs
+  int32_t key_stride = 0;
   KvType type = KvType::kF16;
   const int32_t* positions = nullptr;  ///< null: first, first + 1, ..
   int32_t first = 0;

@@ -22,11 +22,11 @@ void StageLatent(const StageLatentArgs& args) {
     const std::byte* rows = args.pages + page * args.page_bytes + args.row_offset;
     const int64_t row = static_cast<int64_t>(p % args.block_size) * args.head_dim;
     float* keys =
-        args.keys + static_cast<int64_t>(i / kKvLane) * args.head_dim * kKvLane + i % kKvLane;
+        args.keys + static_cast<int64_t>(i / kKvLane) * args.key_stride * kKvLane + i % kKvLane;
     float* values = args.values + static_cast<int64_t>(i) * args.value_stride;
     for (int32_t d = 0; d < args.head_dim; ++d) {
       const float value = LoadElement(args.type, rows, row + d);
-      keys[static_cast<int64_t>(d) * kKvLane] = value;
+      if (d >= args.key_begin) keys[static_cast<int64_t>(d - args.key_begin) * kKvLane] = value;
       if (d < args.value_dim) values[d] = value;
     }
     for (int32_t d = args.value_dim; d < args.value_stride; ++d) values[d] = 0.0f;

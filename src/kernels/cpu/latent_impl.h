@@ -32,38 +32,41 @@ void StoreLatent(const StoreLatentArgs& args) {
   }
 }
 
-/// Rows of positions [0, 16) of a run, in float32, [16][16] at a time, turned into keys [16 d][16].
+/// Rows of up to 16 positions from `begin` on, in float32, [16][16] at a time turned into keys
+/// [16 d][16]. Lanes beyond `count` repeat the first position.
 template <typename V, KvType T>
 void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   const std::byte* row[kKvLane];
   int64_t first[kKvLane];
-  for (int32_t i = 0; i < count; ++i) {
-    const int32_t p =
-        args.positions != nullptr ? args.positions[begin + i] : args.first + begin + i;
+  for (int32_t i = 0; i < kKvLane; ++i) {
+    const int32_t at = begin + (i < count ? i : 0);
+    const int32_t p = args.positions != nullptr ? args.positions[at] : args.first + at;
     const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
     row[i] = args.pages + page * args.page_bytes + args.row_offset;
     first[i] = static_cast<int64_t>(p % args.block_size) * args.head_dim;
   }
-  float* keys = args.keys + static_cast<int64_t>(begin / kKvLane) * args.head_dim * kKvLane;
-  alignas(64) float block[kKvLane][16];
+  float* keys = args.keys + static_cast<int64_t>(begin / kKvLane) * args.key_stride * kKvLane;
+  float* values = args.values + static_cast<int64_t>(begin) * args.value_stride;
   for (int32_t d = 0; d < args.head_dim; d += 16) {
-    for (int32_t i = 0; i < count; ++i) {
-      V::Store(block[i], LoadKv<V, T>(row[i], first[i] + d));
-      if (d < args.value_dim) {
-        V::Store(args.values + static_cast<int64_t>(begin + i) * args.value_stride + d,
-                 V::Load(block[i]));
+    typename V::F block[kKvLane];
+    Unroll<kKvLane>([&](int i) HALFMOON_INLINE {
+      block[i] = LoadKv<V, T>(row[i], first[i] + d);
+      if (d < args.value_dim && i < count) {
+        V::Store(values + static_cast<int64_t>(i) * args.value_stride + d, block[i]);
       }
-    }
-    for (int j = 0; j < 16; ++j) {
-      float* out = keys + static_cast<int64_t>(d + j) * kKvLane;
-      for (int32_t i = 0; i < count; ++i) out[i] = block[i][j];
-    }
+    });
+    if (d < args.key_begin) continue;
+    V::Transpose(block);
+    float* out = keys + static_cast<int64_t>(d - args.key_begin) * kKvLane;
+    Unroll<kKvLane>([&](int i) HALFMOON_INLINE { V::Store(out + i * kKvLane, block[i]); });
   }
 }
 
 template <typename V>
 void StageLatent(const StageLatentArgs& args) {
-  if (args.head_dim % 16 != 0 || args.value_dim % 16 != 0) return generic::StageLatent(args);
+  if (args.head_dim % 16 != 0 || args.value_dim % 16 != 0 || args.key_begin % 16 != 0) {
+    return generic::StageLatent(args);
+  }
   for (int32_t begin = 0; begin < args.count; begin += kKvLane) {
     const int32_t left = args.count - begin;
     const int32_t count = left < kKvLane ? left : kKvLane;

@@ -41,6 +41,21 @@ struct Vec {
     _mm256_maskstore_ps(p + 8, mask.b, v.b);
   }
 
+  static void Transpose(F x[16]) {
+    __m256 quarters[4][8];  // Rows 0 .. 7 left and right, rows 8 .. 15 left and right.
+    Unroll<8>([&](int i) HALFMOON_INLINE {
+      quarters[0][i] = x[i].a;
+      quarters[1][i] = x[i].b;
+      quarters[2][i] = x[8 + i].a;
+      quarters[3][i] = x[8 + i].b;
+    });
+    Unroll<4>([&](int i) HALFMOON_INLINE { Transpose8(quarters[i]); });
+    Unroll<8>([&](int i) HALFMOON_INLINE {
+      x[i] = {quarters[0][i], quarters[2][i]};
+      x[8 + i] = {quarters[1][i], quarters[3][i]};
+    });
+  }
+
   static F Add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
   static F Sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
   static F Mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
@@ -153,6 +168,25 @@ struct Vec {
   }
 
  private:
+  static void Transpose8(__m256 x[8]) {
+    __m256 t[8];
+    Unroll<4>([&](int i) HALFMOON_INLINE {
+      t[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+      t[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    });
+    // Half h of x[4 i + j] is then column 4 h + j of rows 4 i .. 4 i + 3.
+    Unroll<2>([&](int i) HALFMOON_INLINE {
+      x[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+      x[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xEE);
+      x[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+      x[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xEE);
+    });
+    Unroll<4>([&](int j) HALFMOON_INLINE {
+      t[j] = _mm256_permute2f128_ps(x[j], x[4 + j], 0x20);
+      t[4 + j] = _mm256_permute2f128_ps(x[j], x[4 + j], 0x31);
+    });
+    Unroll<8>([&](int i) HALFMOON_INLINE { x[i] = t[i]; });
+  }
   // All bits of the first `count` lanes.
   static I LessThan(int64_t count) {
     const __m256i n = _mm256_set1_epi32(static_cast<int>(count));

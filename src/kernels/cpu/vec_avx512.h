@@ -26,6 +26,33 @@ struct Vec {
   static void Store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static void StorePart(float* p, F v, int64_t count) { _mm512_mask_storeu_ps(p, Mask(count), v); }
 
+  /// Lane j of x[i] and lane i of x[j] change places.
+  static void Transpose(F x[16]) {
+    F t[16];
+    Unroll<8>([&](int i) HALFMOON_INLINE {
+      t[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+      t[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    });
+    // Quarter q of x[4 i + j] is then column 4 q + j of rows 4 i .. 4 i + 3.
+    Unroll<4>([&](int i) HALFMOON_INLINE {
+      x[4 * i] = LowPairs(t[4 * i], t[4 * i + 2]);
+      x[4 * i + 1] = HighPairs(t[4 * i], t[4 * i + 2]);
+      x[4 * i + 2] = LowPairs(t[4 * i + 1], t[4 * i + 3]);
+      x[4 * i + 3] = HighPairs(t[4 * i + 1], t[4 * i + 3]);
+    });
+    Unroll<4>([&](int j) HALFMOON_INLINE {
+      const F even_above = _mm512_shuffle_f32x4(x[j], x[4 + j], 0x88);
+      const F even_below = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0x88);
+      const F odd_above = _mm512_shuffle_f32x4(x[j], x[4 + j], 0xDD);
+      const F odd_below = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0xDD);
+      t[j] = _mm512_shuffle_f32x4(even_above, even_below, 0x88);
+      t[4 + j] = _mm512_shuffle_f32x4(odd_above, odd_below, 0x88);
+      t[8 + j] = _mm512_shuffle_f32x4(even_above, even_below, 0xDD);
+      t[12 + j] = _mm512_shuffle_f32x4(odd_above, odd_below, 0xDD);
+    });
+    Unroll<16>([&](int i) HALFMOON_INLINE { x[i] = t[i]; });
+  }
+
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -93,6 +120,14 @@ struct Vec {
   static int32_t SumLanesI(I a) { return _mm512_reduce_add_epi32(a); }
 
  private:
+  /// Of each quarter, the lower two lanes of a, then of b.
+  static F LowPairs(F a, F b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  /// The same with the upper two.
+  static F HighPairs(F a, F b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
   static float SumLanes8(__m256 v) {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
