@@ -42,6 +42,16 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->capture_default_str()
       ->group("Model");
   command
+      ->add_option(
+          "--mla-prefill", options->mla_prefill,
+          "Prompts of models with latent attention (DeepSeek, Kimi): absorbed (as generated "
+          "tokens are computed) or expanded (faster on long prompts; the last bits of a "
+          "token may then change with the chunks a prompt is cut into, and between "
+          "prompted and generated tokens)")
+      ->check(CLI::IsMember({"absorbed", "expanded"}))
+      ->capture_default_str()
+      ->group("Model");
+  command
       ->add_option("-b,--batch-size,--max-num-batched-tokens", options->batch_tokens,
                    "Tokens computed in one step; longer prompts are cut into chunks")
       ->check(CLI::Range(1, 1 << 16))

@@ -14,7 +14,8 @@ struct ModelOptions {
                                  ///< .safetensors, or a folder
   int threads = 0;               ///< 0: physical cores
   std::string isa = "auto";
-  std::string activation = "int8";  ///< "int8" or "f32"
+  std::string activation = "int8";       ///< "int8" or "f32"
+  std::string mla_prefill = "absorbed";  ///< "absorbed" or "expanded"
   int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes
   int batch_tokens = 512;  ///< token budget of a step
   int max_sequences = 16;  ///< sequences computed together

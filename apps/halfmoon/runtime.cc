@@ -94,6 +94,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   HM_ASSIGN(load.isa, kernels::ParseIsa(options.isa));
   load.activation =
       options.activation == "f32" ? model::Activation::kF32 : model::Activation::kInt8;
+  load.mla_prefill = options.mla_prefill == "expanded" ? model::MlaPrefill::kExpanded
+                                                       : model::MlaPrefill::kAbsorbed;
   load.max_step_tokens = options.batch_tokens;
   load.max_sequences = options.max_sequences;
   load.progress = progress;
@@ -115,6 +117,13 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   HM_TRY(text.get());
   if (!model.ok()) return model.error();
   runtime->model = std::move(model).value();
+  if (load.mla_prefill == model::MlaPrefill::kExpanded) {
+    std::fprintf(
+        stderr,
+        "attention expanded (--mla-prefill) in chunks long enough for it: the last bits of "
+        "a token may change with the chunks of a prompt, and between prompted and "
+        "generated tokens\n");
+  }
   return runtime;
 }
 

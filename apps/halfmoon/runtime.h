@@ -36,7 +36,8 @@ struct Runtime {
   size_t kv_bytes = 0;  ///< KV budget of the engine
 };
 
-/// Opens and loads. `tokenizer_required` makes a checkpoint without a vocabulary an error.
+/// Opens and loads. `tokenizer_required` makes a checkpoint without a vocabulary an error. What the
+/// options give up, if anything, is said on stderr.
 Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
                                              const LoadProgress& progress);
 

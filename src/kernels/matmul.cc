@@ -65,11 +65,9 @@ MatMulTilesFn KernelOf(const Stream& stream, const MatMulJob& job) {
                               : stream.table().matmul_int8[format];
 }
 
-void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
-  const MatMulJob& job = *plan.job;
+/// `num_rows` rows of the job from row_begin on.
+MatMulArgs ArgsOf(const MatMulJob& job, int64_t row_begin, int64_t num_rows) {
   const PackedMatrix& weight = *job.weight;
-  const int64_t row_begin = piece / plan.tile_chunks * plan.rows;
-  const int64_t tile_begin = piece % plan.tile_chunks * plan.tiles;
   MatMulArgs args;
   args.tiles = weight.tile(0);
   args.tile_bytes = weight.tile_bytes();
@@ -85,11 +83,19 @@ void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
   args.groups = job.x.int8.groups;
   args.row_index = job.row_index != nullptr ? job.row_index + row_begin : nullptr;
   args.row_begin = row_begin;
-  args.num_rows = std::min(plan.rows, job.num_rows - row_begin);
+  args.num_rows = num_rows;
   args.y = job.y + row_begin * job.y_stride;
   args.y_stride = job.y_stride;
+  return args;
+}
+
+void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
+  const MatMulJob& job = *plan.job;
+  const int64_t row_begin = piece / plan.tile_chunks * plan.rows;
+  const int64_t tile_begin = piece % plan.tile_chunks * plan.tiles;
+  const MatMulArgs args = ArgsOf(job, row_begin, std::min(plan.rows, job.num_rows - row_begin));
   // Rounding the tiles of a piece up can leave the last ones empty.
-  const int64_t tile_end = std::min(tile_begin + plan.tiles, weight.num_tiles());
+  const int64_t tile_end = std::min(tile_begin + plan.tiles, job.weight->num_tiles());
   if (args.num_rows > 0 && tile_begin < tile_end) {
     KernelOf(stream, job)(args, tile_begin, tile_end);
   }
@@ -145,6 +151,12 @@ void MatMul(const Stream& stream, std::span<const MatMulJob> jobs) {
     RunBatch(stream, jobs.first(count));
     jobs = jobs.subspan(count);
   }
+}
+
+void MatMulOnThread(const Stream& stream, const MatMulJob& job) {
+  if (job.num_rows == 0 || job.weight->rows() == 0) return;
+  CheckJob(stream, job);
+  KernelOf(stream, job)(ArgsOf(job, 0, job.num_rows), 0, job.weight->num_tiles());
 }
 
 }  // namespace halfmoon::kernels

@@ -57,6 +57,10 @@ struct MatMulJob {
 /// Runs all jobs, their (job, tile range) pieces spread over the stream's pool.
 void MatMul(const Stream& stream, std::span<const MatMulJob> jobs);
 
+/// Runs one job on the calling thread: for tasks of the stream's pool that need a product of their
+/// own.
+void MatMulOnThread(const Stream& stream, const MatMulJob& job);
+
 /// Quantises x [T, K] (row stride `stride`) into buffers of the caller: per group d = max|x| / 127,
 /// q = round-half-even(x * (1 / d)). Where max|x| is below kQuantizeMin (1 / d would overflow) q
 /// and d are 0. A group with a NaN or an infinity gets q = 0 and scale NaN, so that the fault stays

@@ -41,6 +41,25 @@ Status LoadFusedQkv(WeightLoader* loader, const std::string& name, int64_t q_dim
   return {};
 }
 
+/// `rows` rows of the source from `first` on, turned: [cols, rows].
+Result<kernels::PackedMatrix> PackTransposed(WeightLoader* loader, const MatrixSource& source,
+                                             int64_t first, int64_t rows) {
+  const int64_t cols = source.cols();
+  std::vector<float> row(static_cast<size_t>(cols));
+  std::vector<float> transposed(static_cast<size_t>(cols * rows));
+  for (int64_t j = 0; j < rows; ++j) {
+    HM_TRY(source.DecodeRow(first + j, row));
+    for (int64_t i = 0; i < cols; ++i) {
+      transposed[static_cast<size_t>(i * rows + j)] = row[static_cast<size_t>(i)];
+    }
+  }
+  return loader->PackExact(transposed, cols, rows, source.name());
+}
+
+bool Expands(const WeightLoader& loader) {
+  return loader.options().mla_prefill == MlaPrefill::kExpanded;
+}
+
 /// kv_b_proj [N (dn + dv), c] cut into heads; the key half of each is transposed.
 Status LoadFusedUp(WeightLoader* loader, const std::string& name,
                    const AttentionDescription& attention, LatentAttentionWeights* out) {
@@ -49,20 +68,15 @@ Status LoadFusedUp(WeightLoader* loader, const std::string& name,
   const int64_t dn = mla.nope_dim;
   const int64_t head_rows = dn + mla.value_dim;
   HM_ASSIGN(const MatrixSource source, loader->Source(name, attention.num_heads * head_rows, c));
-  std::vector<float> row(static_cast<size_t>(c));
-  std::vector<float> transposed(static_cast<size_t>(c * dn));
   for (int64_t head = 0; head < attention.num_heads; ++head) {
-    for (int64_t j = 0; j < dn; ++j) {
-      HM_TRY(source.DecodeRow(head * head_rows + j, row));
-      for (int64_t i = 0; i < c; ++i) {
-        transposed[static_cast<size_t>(i * dn + j)] = row[static_cast<size_t>(i)];
-      }
-    }
-    HM_ASSIGN(kernels::PackedMatrix key_up, loader->PackExact(transposed, c, dn, name));
+    const int64_t first = head * head_rows;
+    HM_ASSIGN(kernels::PackedMatrix key_up, PackTransposed(loader, source, first, dn));
     out->key_up.push_back(std::move(key_up));
-    HM_ASSIGN(kernels::PackedMatrix value_up,
-              loader->Pack(source, head * head_rows + dn, mla.value_dim));
+    HM_ASSIGN(kernels::PackedMatrix value_up, loader->Pack(source, first + dn, mla.value_dim));
     out->value_up.push_back(std::move(value_up));
+    if (!Expands(*loader)) continue;
+    HM_ASSIGN(kernels::PackedMatrix key, loader->Pack(source, first, dn));
+    out->key.push_back(std::move(key));
   }
   return {};
 }
@@ -81,6 +95,10 @@ Status LoadSplitUp(WeightLoader* loader, const std::string& k_b, const std::stri
     HM_ASSIGN(kernels::PackedMatrix value_up,
               loader->Pack(values, head * mla.value_dim, mla.value_dim));
     out->value_up.push_back(std::move(value_up));
+    if (!Expands(*loader)) continue;
+    HM_ASSIGN(kernels::PackedMatrix key,
+              PackTransposed(loader, keys, head * mla.latent_dim, mla.latent_dim));
+    out->key.push_back(std::move(key));
   }
   return {};
 }

@@ -16,9 +16,9 @@ void AttentionBlock(const Step& step, const ModelDescription& model, const Layer
 /// causal attention.
 void GroupedAttention(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
-/// Latent attention of ws.normed into ws.attended, in absorbed form (models.md 4): queries move
-/// into the latent space, all heads attend over the cached latent rows, dense or over the keys that
-/// the indexer chose, and the attended latents come back through each head's value half.
+/// Latent attention of ws.normed into ws.attended (models.md 4), dense or over the keys that the
+/// indexer chose: in absorbed form, or, where the layer has weights for it and it is less work, in
+/// expanded form (MlaPrefill).
 void LatentAttention(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
 /// h += FFN(rms(h)), dense gated FFN.

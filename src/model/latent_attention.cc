@@ -14,6 +14,11 @@ namespace {
 // own epsilon (models.md 4 and 5).
 constexpr float kLatentNormEps = 1e-6f;
 
+/// Rows [first, first + count) of `rows`.
+kernels::Rows RowsFrom(const kernels::Rows& rows, int64_t first, int64_t count) {
+  return {.data = rows.row(first), .count = count, .stride = rows.stride};
+}
+
 /// Columns [first, ..) of `rows`.
 kernels::Rows ColumnsFrom(const kernels::Rows& rows, int64_t first) {
   return {.data = rows.data + first, .count = rows.count, .stride = rows.stride};
@@ -133,38 +138,30 @@ void PerHead(const Step& step, const std::vector<kernels::PackedMatrix>& heads,
   kernels::MatMul(step.stream, ws.jobs);
 }
 
-}  // namespace
+/// Consecutive sequences of the step and the rows that they cover.
+struct Run {
+  std::span<const kernels::AttentionSequence> sequences;
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+};
 
-void LatentAttention(const Step& step, const ModelDescription& model, const LayerContext& layer) {
-  const kernels::Stream& stream = step.stream;
+/// Queries move into the latent space, all heads attend over the same latent rows, and what they
+/// attended to comes back through each head's value half.
+void Absorbed(const Step& step, const ModelDescription& model, const LayerContext& layer,
+              const Run& run, const kernels::KeySelection* selection) {
   Workspace& ws = step.workspace;
   const AttentionDescription& attention = model.attention;
   const MlaDescription& mla = attention.mla;
   const LatentAttentionWeights& weights = layer.weights.latent;
   const int64_t row = mla.latent_dim + mla.rope_dim;
-  const kernels::Rows q = ws.q.rows(step.num_rows);
-  const kernels::Rows kv = ws.latent.kv.rows(step.num_rows);
-  const kernels::Rows absorbed = ws.latent.q_absorbed.rows(step.num_rows);
-  const kernels::Rows attended = ws.latent.attended.rows(step.num_rows);
-
-  ws.activations.Set(stream, ws.normed.rows(step.num_rows), model.hidden_dim, step.activation);
-  const kernels::MatMulJob down[] = {ws.activations.Job(weights.kv_a.weight, kv)};
-  kernels::MatMul(stream, down);
-  ApplyBias(step, weights.kv_a, kv);
-  kernels::RmsNorm(stream, kv, weights.kv_a_norm.data(), mla.latent_dim, kLatentNormEps, kv);
-  kernels::RopeHalf(stream, ColumnsFrom(kv, mla.latent_dim), 1, mla.rope_dim, mla.rope_dim,
-                    ws.cos.as<float>(), ws.sin.as<float>());
-  ProjectQueries(step, model, weights, q);
-
-  const bool sparse = attention.indexer.num_heads > 0;
-  if (sparse) ProjectIndex(step, model, weights.indexer);
-  kernels::WriteLatentKv(stream, layer.layout, layer.kv_layer, step.sequences, kv,
-                         sparse ? ws.latent.index_k.rows(step.num_rows) : kernels::Rows{});
-  kernels::KeySelection selection;
-  if (sparse) selection = ChooseKeys(step, model, layer);
+  const auto of_run = [&](const RowBuffer& buffer) {
+    return RowsFrom(buffer.rows(step.num_rows), run.first_row, run.num_rows);
+  };
+  const kernels::Rows q = of_run(ws.q);
+  const kernels::Rows absorbed = of_run(ws.latent.q_absorbed);
 
   PerHead(step, weights.key_up, q, attention.head_dim, absorbed, row);
-  stream.pool().ParallelFor(static_cast<size_t>(step.num_rows), [&](size_t i, int) {
+  step.stream.pool().ParallelFor(static_cast<size_t>(run.num_rows), [&](size_t i, int) {
     const float* from = q.row(static_cast<int64_t>(i)) + mla.nope_dim;
     float* to = absorbed.row(static_cast<int64_t>(i)) + mla.latent_dim;
     for (int head = 0; head < attention.num_heads; ++head) {
@@ -173,11 +170,107 @@ void LatentAttention(const Step& step, const ModelDescription& model, const Laye
       to += row;
     }
   });
-  kernels::Attention(stream, layer.layout, layer.kv_layer,
-                     ShapeOf(attention, layer.description.sliding_window), step.sequences, absorbed,
-                     attended, step.attention_scratch(), sparse ? &selection : nullptr);
-  PerHead(step, weights.value_up, attended, mla.latent_dim, ws.attended.rows(step.num_rows),
+  kernels::Attention(step.stream, layer.layout, layer.kv_layer,
+                     ShapeOf(attention, layer.description.sliding_window), run.sequences,
+                     ws.latent.q_absorbed.rows(step.num_rows),
+                     ws.latent.attended.rows(step.num_rows), step.attention_scratch(), selection);
+  PerHead(step, weights.value_up, of_run(ws.latent.attended), mla.latent_dim, of_run(ws.attended),
           mla.value_dim);
+}
+
+/// Keys and values of each head are made from the cached latents.
+void Expanded(const Step& step, const ModelDescription& model, const LayerContext& layer,
+              const Run& run) {
+  Workspace& ws = step.workspace;
+  const LatentAttentionWeights& weights = layer.weights.latent;
+  kernels::ExpandedAttention(
+      step.stream, layer.layout, layer.kv_layer, ExpandedShapeOf(model.attention),
+      {.key = weights.key, .value = weights.value_up}, run.sequences, ws.q.rows(step.num_rows),
+      ws.attended.rows(step.num_rows), step.attention_scratch());
+}
+
+/// Cuts the step's sequences into parts to expand and parts to absorb, in the order of their rows.
+/// What a sequence gets depends on its own chunk only. A token that sees more keys than the indexer
+/// chooses is absorbed: each such query has keys of its own, so there is nothing to share an
+/// expansion among.
+void ChooseForms(const Step& step, const AttentionDescription& attention) {
+  LatentBuffers& buffers = step.workspace.latent;
+  buffers.parts.clear();
+  buffers.expands.clear();
+  const kernels::ExpandedShape shape = ExpandedShapeOf(attention);
+  for (kernels::AttentionSequence sequence : step.sequences) {
+    const int32_t dense =
+        attention.indexer.num_heads == 0
+            ? sequence.count
+            : std::clamp(attention.indexer.top_k - sequence.start, 0, int{sequence.count});
+    if (kernels::ExpansionPays(shape, dense, sequence.start)) {
+      buffers.parts.push_back(sequence);
+      buffers.parts.back().count = dense;
+      buffers.expands.push_back(true);
+      sequence.row += dense;
+      sequence.start += dense;
+      sequence.count -= dense;
+    }
+    if (sequence.count == 0) continue;
+    buffers.parts.push_back(sequence);
+    buffers.expands.push_back(false);
+  }
+}
+
+/// Computes each run of parts in its form.
+void InChosenForms(const Step& step, const ModelDescription& model, const LayerContext& layer,
+                   const kernels::KeySelection* selection) {
+  ChooseForms(step, model.attention);
+  const LatentBuffers& buffers = step.workspace.latent;
+  const std::span<const kernels::AttentionSequence> parts = buffers.parts;
+  for (size_t begin = 0; begin < parts.size();) {
+    size_t end = begin;
+    Run run{.first_row = parts[begin].row};
+    for (; end < parts.size() && buffers.expands[end] == buffers.expands[begin]; ++end) {
+      run.num_rows += parts[end].count;
+    }
+    run.sequences = parts.subspan(begin, end - begin);
+    if (buffers.expands[begin]) {
+      Expanded(step, model, layer, run);
+    } else {
+      Absorbed(step, model, layer, run, selection);
+    }
+    begin = end;
+  }
+}
+
+}  // namespace
+
+void LatentAttention(const Step& step, const ModelDescription& model, const LayerContext& layer) {
+  const kernels::Stream& stream = step.stream;
+  Workspace& ws = step.workspace;
+  const AttentionDescription& attention = model.attention;
+  const MlaDescription& mla = attention.mla;
+  const LatentAttentionWeights& weights = layer.weights.latent;
+  const kernels::Rows kv = ws.latent.kv.rows(step.num_rows);
+
+  ws.activations.Set(stream, ws.normed.rows(step.num_rows), model.hidden_dim, step.activation);
+  const kernels::MatMulJob down[] = {ws.activations.Job(weights.kv_a.weight, kv)};
+  kernels::MatMul(stream, down);
+  ApplyBias(step, weights.kv_a, kv);
+  kernels::RmsNorm(stream, kv, weights.kv_a_norm.data(), mla.latent_dim, kLatentNormEps, kv);
+  kernels::RopeHalf(stream, ColumnsFrom(kv, mla.latent_dim), 1, mla.rope_dim, mla.rope_dim,
+                    ws.cos.as<float>(), ws.sin.as<float>());
+  ProjectQueries(step, model, weights, ws.q.rows(step.num_rows));
+
+  const bool sparse = attention.indexer.num_heads > 0;
+  if (sparse) ProjectIndex(step, model, weights.indexer);
+  kernels::WriteLatentKv(stream, layer.layout, layer.kv_layer, step.sequences, kv,
+                         sparse ? ws.latent.index_k.rows(step.num_rows) : kernels::Rows{});
+  kernels::KeySelection selection;
+  if (sparse) selection = ChooseKeys(step, model, layer);
+
+  const kernels::KeySelection* chosen = sparse ? &selection : nullptr;
+  if (weights.key.empty()) {
+    Absorbed(step, model, layer, {.sequences = step.sequences, .num_rows = step.num_rows}, chosen);
+  } else {
+    InChosenForms(step, model, layer, chosen);
+  }
 }
 
 }  // namespace halfmoon::model

@@ -28,12 +28,27 @@ enum class Activation {
           ///< default
 };
 
+/// Which form of latent attention (MLA) computes prompts. Both are the same function; sums run in
+/// another order.
+enum class MlaPrefill {
+  /// Queries move into the latent space, for prompts as for generated tokens: a token's bits depend
+  /// on its own prefix only. The default.
+  kAbsorbed,
+  /// Chunks that are long enough (kernels::ExpansionPays) expand keys and values from the cached
+  /// latents instead, which is less arithmetic, and takes more memory: the matrices that expand
+  /// keys. It gives up that bits are independent of how a prompt is cut and of whether a token was
+  /// once prompted or generated. Where attention is sparse, only tokens that see no more keys than
+  /// the indexer chooses are computed so.
+  kExpanded,
+};
+
 struct LoadOptions {
   Activation activation = Activation::kInt8;
-  kernels::Isa isa = kernels::Isa::kGeneric;  ///< one of kernels::AvailableIsas()
-  int block_size = 32;                        ///< token slots of a KV page, multiple of 16
-  int max_step_tokens = 512;                  ///< most rows of one Forward
-  int max_sequences = 64;                     ///< most sequences of one Forward
+  MlaPrefill mla_prefill = MlaPrefill::kAbsorbed;  ///< kExpanded: models with latent attention
+  kernels::Isa isa = kernels::Isa::kGeneric;       ///< one of kernels::AvailableIsas()
+  int block_size = 32;                             ///< token slots of a KV page, multiple of 16
+  int max_step_tokens = 512;                       ///< most rows of one Forward
+  int max_sequences = 64;                          ///< most sequences of one Forward
   int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
   /// A description file (description_file.h) instead of the family that config.json names; empty:
   /// none.
@@ -101,7 +116,7 @@ class Model {
  public:
   /// Builds the description from the checkpoint's config, checks every tensor's presence and shape
   /// against it, and packs the weights on `pool`, which outlives the model. Errors name file,
-  /// tensor, expected and found.
+  /// tensor, expected and found, or the option that this model cannot follow.
   static Result<std::unique_ptr<Model>> Load(
       std::shared_ptr<const checkpoint::Checkpoint> checkpoint, ThreadPool* pool,
       const LoadOptions& options);
@@ -121,8 +136,8 @@ class Model {
   /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
   /// probability that uniform routing touches it.
   double WeightBytesPerStep(int tokens) const;
-  /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format,
-  /// arithmetic version. Salts block keys.
+  /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format, the form
+  /// of latent attention, arithmetic version. Salts block keys.
   std::string fingerprint() const;
 
   /// Computes one step. logits() then holds one row of V floats per requested position, in chunk

@@ -45,23 +45,20 @@ Status ApplyFrequencyFactors(const checkpoint::Checkpoint& checkpoint,
   return {};
 }
 
-kernels::KvLayout LayoutFor(const ModelDescription& model, const LoadOptions& options,
-                            int num_layers) {
-  const AttentionDescription& attention = model.attention;
-  kernels::KvLayout layout{.num_layers = num_layers,
-                           .num_kv_heads = attention.num_kv_heads,
-                           .head_dim = attention.head_dim,
-                           .block_size = options.block_size,
-                           .type = options.activation == Activation::kF32 ? kernels::KvType::kF32
-                                                                          : kernels::KvType::kF16};
-  if (attention.kind == AttentionKind::kMla) {
-    layout.kind = kernels::KvKind::kLatent;
-    layout.num_kv_heads = 1;
-    layout.head_dim = attention.mla.latent_dim + attention.mla.rope_dim;
-    layout.value_dim = attention.mla.latent_dim;
-    layout.index_dim = attention.indexer.num_heads > 0 ? attention.indexer.head_dim : 0;
+/// What was asked for and this model cannot do.
+Status CheckOptions(const ModelDescription& model, const LoadOptions& options) {
+  if (options.max_context < 0 || options.max_context > model.max_positions) {
+    return Error(ErrorCode::kInvalidArgument, "a context of " +
+                                                  std::to_string(options.max_context) +
+                                                  " tokens was asked for; this model reaches " +
+                                                  std::to_string(model.max_positions));
   }
-  return layout;
+  if (options.mla_prefill == MlaPrefill::kExpanded && model.attention.kind != AttentionKind::kMla) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "expanded MLA prefill was asked for; a " + model.family +
+                     " model has grouped-query attention, of which there is one form");
+  }
+  return {};
 }
 
 }  // namespace
@@ -77,8 +74,8 @@ struct Model::Impl {
         options(load_options),
         max_context(context),
         stream(*pool, load_options.isa),
-        layout(LayoutFor(description, load_options, description.num_layers())),
-        mtp_layout(LayoutFor(description, load_options, description.num_mtp_layers)),
+        layout(LayoutOf(description, load_options, description.num_layers())),
+        mtp_layout(LayoutOf(description, load_options, description.num_mtp_layers)),
         workspace(description, layout, load_options, context, pool->num_threads()) {
     sequences.reserve(static_cast<size_t>(options.max_sequences));
     logit_rows.reserve(static_cast<size_t>(options.max_step_tokens));
@@ -232,19 +229,11 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
   if (!described.ok()) return described.error().WithContext(file);
   ModelDescription description = std::move(described).value();
   if (!options.load_mtp) description.num_mtp_layers = 0;
-  const int limit = description.max_positions;
-  if (options.max_context < 0 || options.max_context > limit) {
-    return Error(ErrorCode::kInvalidArgument,
-                 file + ": a context of " + std::to_string(options.max_context) +
-                     " tokens was asked for; this model reaches " + std::to_string(limit));
-  }
-  const int context = options.max_context == 0 ? limit : options.max_context;
+  HM_TRY(CheckOptions(description, options).WithContext(file));
+  const int context = options.max_context == 0 ? description.max_positions : options.max_context;
 
   checkpoint->Prefetch();
-  const UnusedTensors unused =
-      options.description_file.empty() ? UnusedTensors::kWarn : UnusedTensors::kRefuse;
-  Result<ModelWeights> weights =
-      LoadWeights(*checkpoint, description, unused, pool, options.progress);
+  Result<ModelWeights> weights = LoadWeights(*checkpoint, description, pool, options);
   if (!weights.ok()) return weights.error().WithContext(file);
   // Proves that the embedding's type decodes, once, so that a step need not ask.
   std::vector<float> row(static_cast<size_t>(description.hidden_dim));
@@ -278,7 +267,8 @@ std::string Model::fingerprint() const {
       impl_->checkpoint->fingerprint() + "/" + std::to_string(static_cast<int>(layout.type)) + "/" +
       std::to_string(static_cast<int>(impl_->options.activation)) + "/" +
       std::string(kernels::IsaName(impl_->stream.isa())) + "/" +
-      std::to_string(kernels::kKvFormatVersion) + "/" + std::to_string(kArithmeticVersion);
+      std::to_string(kernels::kKvFormatVersion) + "/" + std::to_string(kArithmeticVersion) +
+      (impl_->options.mla_prefill == MlaPrefill::kExpanded ? "/expanded" : "");
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
 

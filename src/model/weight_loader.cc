@@ -113,7 +113,7 @@ Result<Linear> WeightLoader::ReorderedLinear(const std::string& name, int64_t co
 
 void WeightLoader::Done(size_t bytes) {
   done_bytes_ += bytes;
-  if (progress_) progress_(done_bytes_, checkpoint_.size_bytes());
+  if (options_.progress) options_.progress(done_bytes_, checkpoint_.size_bytes());
 }
 
 Result<kernels::PackedMatrix> WeightLoader::PackExact(const std::vector<float>& from, int64_t rows,

@@ -2,7 +2,6 @@
 // Tensors of a checkpoint into kernel layout, one at a time, on a pool, with progress.
 #pragma once
 
-#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "model/matrix_source.h"
+#include "model/model.h"
 #include "model/weights.h"
 
 namespace halfmoon::model {
@@ -19,9 +19,12 @@ namespace halfmoon::model {
 /// tensor, expected and found. Loading thread only.
 class WeightLoader {
  public:
+  /// `options` outlives the loader.
   WeightLoader(const checkpoint::Checkpoint& checkpoint, ThreadPool* pool,
-               const std::function<void(size_t, size_t)>& progress)
-      : checkpoint_(checkpoint), pool_(pool), progress_(progress) {}
+               const LoadOptions& options)
+      : checkpoint_(checkpoint), pool_(pool), options_(options) {}
+
+  const LoadOptions& options() const { return options_; }
 
   bool Has(const std::string& name) const { return checkpoint_.Find(name) != nullptr; }
   Result<const checkpoint::StoredTensor*> Find(const std::string& name, const tensor::Shape& shape);
@@ -52,7 +55,7 @@ class WeightLoader {
 
   const checkpoint::Checkpoint& checkpoint_;
   ThreadPool* pool_;
-  const std::function<void(size_t, size_t)>& progress_;
+  const LoadOptions& options_;
   size_t done_bytes_ = 0;
   std::set<std::string, std::less<>> used_;
 };

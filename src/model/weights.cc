@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "model/unused_tensors.h"
 #include "model/weight_loader.h"
 
 namespace halfmoon::model {
@@ -99,6 +100,7 @@ size_t ModelWeights::size_bytes() const {
   const auto add = [&](const kernels::PackedMatrix& matrix) { total += matrix.size_bytes(); };
   const auto add_layer = [&](const LayerWeights& layer) {
     ForEachLayerMatrix(layer, add);
+    for (const kernels::PackedMatrix& head : layer.latent.key) add(head);
     for (const FfnWeights& expert : layer.experts) ForEachFfnMatrix(expert, add);
   };
   for (const LayerWeights& layer : layers) add_layer(layer);
@@ -110,10 +112,9 @@ size_t ModelWeights::size_bytes() const {
 }
 
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
-                                 const ModelDescription& description, UnusedTensors unused,
-                                 ThreadPool* pool,
-                                 const std::function<void(size_t done, size_t total)>& progress) {
-  WeightLoader loader(checkpoint, pool, progress);
+                                 const ModelDescription& description, ThreadPool* pool,
+                                 const LoadOptions& options) {
+  WeightLoader loader(checkpoint, pool, options);
   const TensorNames& names = description.names;
   const int64_t v = description.vocab_size;
   const int64_t h = description.hidden_dim;
@@ -132,7 +133,9 @@ Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
     HM_ASSIGN(MtpWeights w, LoadMtp(&loader, description, description.num_layers() + i));
     weights.mtp.push_back(std::move(w));
   }
-  HM_TRY(HandleUnusedTensors(FindUnusedTensors(checkpoint, description, loader.used()), unused));
+  HM_TRY(HandleUnusedTensors(
+      FindUnusedTensors(checkpoint, description, loader.used()),
+      options.description_file.empty() ? UnusedTensors::kWarn : UnusedTensors::kRefuse));
   return weights;
 }
 

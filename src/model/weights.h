@@ -2,7 +2,6 @@
 // Weights of a model in kernel layout, and how they get there from a checkpoint.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,7 +10,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/packed_matrix.h"
 #include "model/description.h"
-#include "model/unused_tensors.h"
+#include "model/model.h"
 
 namespace halfmoon::model {
 
@@ -52,6 +51,7 @@ struct LatentAttentionWeights {
   std::vector<float> kv_a_norm;               ///< [c]
   std::vector<kernels::PackedMatrix> key_up;  ///< per head [c, dn]: q_nope into the latent space
   std::vector<kernels::PackedMatrix> value_up;  ///< per head [dv, c]
+  std::vector<kernels::PackedMatrix> key;       ///< per head [dn, c]; with MlaPrefill::kExpanded
   IndexerWeights indexer;                       ///< empty where attention is dense
 };
 
@@ -90,7 +90,8 @@ struct ModelWeights {
   size_t size_bytes() const;
 };
 
-/// Calls visit(matrix) for each matrix of a layer but its routed experts'.
+/// Calls visit(matrix) for each matrix of a layer but its routed experts', in the default form of
+/// attention.
 template <typename Visit>
 void ForEachLayerMatrix(const LayerWeights& layer, const Visit& visit) {
   const GroupedAttentionWeights& grouped = layer.grouped;
@@ -114,10 +115,10 @@ void ForEachFfnMatrix(const FfnWeights& ffn, const Visit& visit) {
   visit(ffn.down.weight);
 }
 
-/// Loads and packs everything that `description` names. Errors name tensor, expected and found.
+/// Loads and packs everything that `description` names and `options` ask for. Errors name tensor,
+/// expected and found.
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
-                                 const ModelDescription& description, UnusedTensors unused,
-                                 ThreadPool* pool,
-                                 const std::function<void(size_t done, size_t total)>& progress);
+                                 const ModelDescription& description, ThreadPool* pool,
+                                 const LoadOptions& options);
 
 }  // namespace halfmoon::model

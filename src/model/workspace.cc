@@ -87,15 +87,48 @@ kernels::AttentionShape ShapeOf(const AttentionDescription& attention, int slidi
       .sliding_window = sliding_window};
 }
 
-LatentBuffers::LatentBuffers(const AttentionDescription& attention, int64_t max_rows,
+kernels::ExpandedShape ExpandedShapeOf(const AttentionDescription& attention) {
+  const MlaDescription& mla = attention.mla;
+  return {.num_heads = attention.num_heads,
+          .latent_dim = mla.latent_dim,
+          .nope_dim = mla.nope_dim,
+          .rope_dim = mla.rope_dim,
+          .value_dim = mla.value_dim,
+          .scale = attention.scale};
+}
+
+kernels::KvLayout LayoutOf(const ModelDescription& model, const LoadOptions& options,
+                           int num_layers) {
+  const AttentionDescription& attention = model.attention;
+  kernels::KvLayout layout{.num_layers = num_layers,
+                           .num_kv_heads = attention.num_kv_heads,
+                           .head_dim = attention.head_dim,
+                           .block_size = options.block_size,
+                           .type = options.activation == Activation::kF32 ? kernels::KvType::kF32
+                                                                          : kernels::KvType::kF16};
+  if (attention.kind == AttentionKind::kMla) {
+    layout.kind = kernels::KvKind::kLatent;
+    layout.num_kv_heads = 1;
+    layout.head_dim = attention.mla.latent_dim + attention.mla.rope_dim;
+    layout.value_dim = attention.mla.latent_dim;
+    layout.index_dim = attention.indexer.num_heads > 0 ? attention.indexer.head_dim : 0;
+  }
+  return layout;
+}
+
+LatentBuffers::LatentBuffers(const AttentionDescription& attention, const LoadOptions& options,
                              int max_context) {
   const MlaDescription& mla = attention.mla;
+  const int64_t max_rows = options.max_step_tokens;
   const int64_t heads = attention.num_heads;
   const int64_t row = mla.latent_dim + mla.rope_dim;
   q_rank = RowBuffer(max_rows, mla.q_rank);
   kv = RowBuffer(max_rows, row);
   q_absorbed = RowBuffer(max_rows, heads * row);
   attended = RowBuffer(max_rows, heads * mla.latent_dim);
+  const auto max_parts = static_cast<size_t>(2 * options.max_sequences);
+  parts.reserve(max_parts);
+  expands.reserve(max_parts);
   const IndexerDescription& indexer = attention.indexer;
   if (indexer.num_heads == 0) return;
   index_q = RowBuffer(max_rows, int64_t{indexer.num_heads} * indexer.head_dim);
@@ -132,7 +165,7 @@ Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& lay
   q = RowBuffer(t, q_dim);
   attended = RowBuffer(t, attended_dim);
   if (is_latent) {
-    latent = LatentBuffers(attention, t, max_context);
+    latent = LatentBuffers(attention, options, max_context);
   } else {
     k = RowBuffer(t, kv_dim);
     v = RowBuffer(t, kv_dim);
@@ -146,9 +179,13 @@ Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& lay
   const int64_t angles = t * (attention.rope.rotary_dim / 2);
   cos = tensor::AlignedBuffer(FloatBytes(angles, 1));
   sin = tensor::AlignedBuffer(FloatBytes(angles, 1));
-  attention_scratch = tensor::AlignedBuffer(
-      sizeof(float) *
-      kernels::AttentionScratchFloats(layout, ShapeOf(attention, 0), t, max_context, num_threads));
+  size_t scratch_floats =
+      kernels::AttentionScratchFloats(layout, ShapeOf(attention, 0), t, max_context, num_threads);
+  if (options.mla_prefill == MlaPrefill::kExpanded) {
+    scratch_floats = std::max(
+        scratch_floats, kernels::ExpandedScratchFloats(ExpandedShapeOf(attention), t, num_threads));
+  }
+  attention_scratch = tensor::AlignedBuffer(sizeof(float) * scratch_floats);
   if (model.has_moe()) {
     router = RowBuffer(t, model.moe.num_experts);
     router_choice = RowBuffer(t, model.moe.num_experts);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/expanded_attention.h"
 #include "kernels/indexer.h"
 #include "kernels/matmul.h"
 #include "kernels/rowwise.h"
@@ -64,10 +65,17 @@ class ActivationBuffer {
 /// How the attention kernel sees `attention`: latent heads share rows of c + dr values.
 kernels::AttentionShape ShapeOf(const AttentionDescription& attention, int sliding_window);
 
+/// How the expanded form of latent attention sees it.
+kernels::ExpandedShape ExpandedShapeOf(const AttentionDescription& attention);
+
+/// Layout of KV pages for `num_layers` layers of `model`.
+kernels::KvLayout LayoutOf(const ModelDescription& model, const LoadOptions& options,
+                           int num_layers);
+
 /// Buffers of latent attention; empty for other kinds.
 struct LatentBuffers {
   LatentBuffers() = default;
-  LatentBuffers(const AttentionDescription& attention, int64_t max_rows, int max_context);
+  LatentBuffers(const AttentionDescription& attention, const LoadOptions& options, int max_context);
 
   RowBuffer q_rank;                   ///< [T, q_rank]
   RowBuffer kv;                       ///< [T, c + dr]
@@ -79,6 +87,9 @@ struct LatentBuffers {
   std::vector<int32_t> chosen;        ///< [T, top_k] positions that each row attends to
   std::vector<int32_t> chosen_count;  ///< [T]
   tensor::AlignedBuffer index_scratch;
+  /// The sequences of the step, each whole or as a part to expand and a part to absorb.
+  std::vector<kernels::AttentionSequence> parts;
+  std::vector<bool> expands;  ///< of each part
 };
 
 /// All buffers of Forward.

@@ -193,6 +193,26 @@ def test_files_that_are_not_there_are_named(halfmoon_run, model, tmp_path):
                    "none/out")
 
 
+def test_expanded_prefill_says_what_it_gives_up_and_matches_reference(halfmoon_run, golden, tmp_path):
+    expected = Expected(golden / "deepseek_v3" / "bf16")
+    (tmp_path / "ids.json").write_text(json.dumps(expected.lists))
+    found = {}
+    for form in ("absorbed", "expanded"):
+        done = halfmoon_run("logits", "-m", expected.folder, "--ids", tmp_path / "ids.json", "--activation", "f32",
+                            "--mla-prefill", form, "--out", tmp_path / form)
+        assert done.returncode == 0, done.stderr
+        assert ("last bits of a token may change" in done.stderr) == (form == "expanded")
+        found[form] = load_file(tmp_path / form)
+    for i in range(len(expected.lists)):
+        positions = expected.tensors[f"p{i}.positions"]
+        assert relative_rms(found["expanded"][f"logits.{i}"][positions], expected.tensors[f"p{i}.logits"]) < RELATIVE_RMS
+    last = f"logits.{len(expected.lists) - 1}"
+    assert not np.array_equal(found["absorbed"][last], found["expanded"][last])
+    done = halfmoon_run("logits", "-m", golden / "qwen3" / "dense", "--ids", tmp_path / "ids.json", "--mla-prefill",
+                        "expanded", "--out", tmp_path / "none")
+    expect_refused(done, "expanded MLA prefill", "a qwen3 model has grouped-query attention")
+
+
 def test_prompt_above_the_context_is_refused(halfmoon_run, model, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps([[1], [1] * 40]))
     done = halfmoon_run("logits", "-m", model, "-c", 32, "--ids", tmp_path / "ids.json", "--out", tmp_path / "out")

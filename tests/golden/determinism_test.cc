@@ -4,12 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <random>
 #include <string>
 #include <tuple>
 
+#include "golden/golden_checks.h"
 #include "golden/golden_data.h"
 #include "model/contiguous_kv.h"
 #include "tensor/tensor.h"
@@ -18,10 +18,6 @@ namespace halfmoon::golden {
 namespace {
 
 constexpr int kBatch = 16;
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 /// f32: weights as stored. int8: weights rounded to Q4_1, activations to int8, KV to f16.
 using Case = std::tuple<std::string, kernels::Isa, model::Activation>;

@@ -182,6 +182,7 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.block_size = 16;
   options.max_context = 1024;
   options.load_mtp = spec.load_mtp;
+  options.mla_prefill = spec.mla_prefill;
   // Families that only a file describes: users get it with the examples.
   const std::filesystem::path description =
       std::filesystem::path(HALFMOON_SOURCE_DIR) / "examples" / "descriptions" /

@@ -66,6 +66,7 @@ struct LoadSpec {
   kernels::Isa isa = kernels::Isa::kGeneric;
   int threads = 2;
   bool load_mtp = false;
+  model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
 };
 
 LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const LoadSpec& spec);
