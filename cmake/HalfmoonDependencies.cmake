@@ -12,6 +12,12 @@ target_include_directories(xxhash::xxhash INTERFACE ${XXHASH_INCLUDE_DIR})
 # Header-only use: one more shared library for one hash is not worth its call overhead.
 target_compile_definitions(xxhash::xxhash INTERFACE XXH_INLINE_ALL)
 
+find_path(URING_INCLUDE_DIR liburing.h REQUIRED)
+find_library(URING_LIBRARY uring REQUIRED)
+add_library(uring::uring INTERFACE IMPORTED)
+target_include_directories(uring::uring INTERFACE ${URING_INCLUDE_DIR})
+target_link_libraries(uring::uring INTERFACE ${URING_LIBRARY})
+
 if(HALFMOON_TESTS)
   find_package(GTest REQUIRED)
 endif()
