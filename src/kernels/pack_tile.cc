@@ -242,7 +242,7 @@ void PackWords(const std::byte* const rows[], const TileScales& scales, const Ti
 
 void PackTileRows(DType dtype, const std::byte* const rows[], const TileScales& scales,
                   const TileTarget& target) {
-  // The buffer of a new matrix is zero, so rows that do not exist have scale 0.
+  // The tile is zero where rows or inputs do not exist (PackTile), so those have scale 0.
   switch (dtype) {
     case DType::kF32:
       return PackUnits(rows, target, target.cols, 0);

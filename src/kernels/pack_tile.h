@@ -24,7 +24,8 @@ struct TileScales {
   tensor::DType dtype = tensor::DType::kF32;
 };
 
-/// rows[r]: the stored bytes of row r. Requires a type that FormatFor accepts.
+/// rows[r]: the stored bytes of row r. Requires a type that FormatFor accepts, and a zero tile
+/// where rows are fewer than 16 or cols is not a multiple of 4.
 void PackTileRows(tensor::DType dtype, const std::byte* const rows[], const TileScales& scales,
                   const TileTarget& target);
 

@@ -2,6 +2,7 @@
 #include "kernels/packed_matrix.h"
 
 #include <array>
+#include <cstring>
 #include <string>
 
 #include "base/check.h"
@@ -81,12 +82,26 @@ std::string_view WeightFormatName(WeightFormat format) {
 
 bool IsIntegerFormat(WeightFormat format) { return format >= WeightFormat::kU4D; }
 
+size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols) {
+  return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * SizesOf(format, cols).tile_bytes;
+}
+
 PackedMatrix::PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero)
     : format_(format), zero_(zero), rows_(rows), cols_(cols) {
   const TileSizes sizes = SizesOf(format, cols);
   tile_bytes_ = sizes.tile_bytes;
   quant_bytes_ = sizes.quant_bytes;
-  data_ = tensor::AlignedBuffer(static_cast<size_t>(num_tiles()) * tile_bytes_);
+  data_ = tensor::AlignedBuffer(size_bytes());
+  tiles_ = data_.data();
+}
+
+PackedMatrix::PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero,
+                           std::span<std::byte> memory)
+    : format_(format), zero_(zero), rows_(rows), cols_(cols), tiles_(memory.data()) {
+  const TileSizes sizes = SizesOf(format, cols);
+  tile_bytes_ = sizes.tile_bytes;
+  quant_bytes_ = sizes.quant_bytes;
+  HM_CHECK(memory.size() >= size_bytes());
 }
 
 Result<WeightFormat> FormatFor(DType dtype, DType scale_dtype) {
@@ -166,7 +181,7 @@ Status CheckScales(const RowSource& source) {
 
 }  // namespace
 
-Result<PackedMatrix> NewPacked(const RowSource& source) {
+Result<WeightFormat> PackedFormat(const RowSource& source) {
   HM_ASSIGN(const WeightFormat format, FormatFor(source.dtype, source.scale_dtype));
   const int block = tensor::Info(source.dtype).block_elements;
   const std::string shape =
@@ -181,12 +196,18 @@ Result<PackedMatrix> NewPacked(const RowSource& source) {
                                                   " blocks of " + std::to_string(block));
   }
   HM_TRY(CheckScales(source).WithContext(shape));
+  return format;
+}
+
+Result<PackedMatrix> NewPacked(const RowSource& source, std::span<std::byte> memory) {
+  HM_ASSIGN(const WeightFormat format, PackedFormat(source));
   const quant::QuantTraits* traits = quant::TraitsOf(source.dtype);
   const int zero = source.dtype == DType::kI4x8   ? 8
                    : source.dtype == DType::kI8x4 ? 128
                    : traits != nullptr            ? traits->zero
                                                   : 0;
-  return PackedMatrix(format, source.rows, source.cols, zero);
+  if (memory.empty()) return PackedMatrix(format, source.rows, source.cols, zero);
+  return PackedMatrix(format, source.rows, source.cols, zero, memory);
 }
 
 void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
@@ -196,6 +217,10 @@ void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed) {
   target.scales = target.quants + packed->quant_bytes();
   target.rows = static_cast<int>(std::min(kTileRows, source.rows - t * kTileRows));
   target.cols = source.cols;
+  // Rows and inputs that fill up a tile or a word are zero; memory that held another matrix is not.
+  if (target.rows < kTileRows || source.cols % 4 != 0) {
+    std::memset(packed->mutable_tile(t), 0, packed->tile_bytes());
+  }
   const std::byte* rows[kTileRows];
   const std::byte* scales[kTileRows] = {};
   for (int r = 0; r < target.rows; ++r) {

@@ -49,11 +49,18 @@ std::string_view WeightFormatName(WeightFormat format);
 /// True for the formats whose weights are integers with scales.
 bool IsIntegerFormat(WeightFormat format);
 
+/// Bytes of a packed [rows, cols] matrix.
+size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols);
+
 /// A packed [rows, cols] matrix. Move-only; immutable once packed.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
   PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero);
+  /// The same in memory of the caller's, which outlives it: PackedSizeBytes bytes or more, aligned
+  /// to tensor::AlignedBuffer::kAlignment.
+  PackedMatrix(WeightFormat format, int64_t rows, int64_t cols, int zero,
+               std::span<std::byte> memory);
 
   WeightFormat format() const { return format_; }
   int64_t rows() const { return rows_; }
@@ -64,11 +71,9 @@ class PackedMatrix {
   int64_t num_tiles() const { return (rows_ + kTileRows - 1) / kTileRows; }
   size_t tile_bytes() const { return tile_bytes_; }
   size_t quant_bytes() const { return quant_bytes_; }  ///< offset of the scales inside a tile
-  const std::byte* tile(int64_t t) const {
-    return data_.data() + static_cast<size_t>(t) * tile_bytes_;
-  }
-  std::byte* mutable_tile(int64_t t) { return data_.data() + static_cast<size_t>(t) * tile_bytes_; }
-  size_t size_bytes() const { return data_.size_bytes(); }
+  const std::byte* tile(int64_t t) const { return tiles_ + static_cast<size_t>(t) * tile_bytes_; }
+  std::byte* mutable_tile(int64_t t) { return tiles_ + static_cast<size_t>(t) * tile_bytes_; }
+  size_t size_bytes() const { return static_cast<size_t>(num_tiles()) * tile_bytes_; }
 
  private:
   WeightFormat format_ = WeightFormat::kF32;
@@ -77,7 +82,8 @@ class PackedMatrix {
   int64_t cols_ = 0;
   size_t tile_bytes_ = 0;
   size_t quant_bytes_ = 0;
-  tensor::AlignedBuffer data_;
+  tensor::AlignedBuffer data_;  // empty where the memory is the caller's
+  std::byte* tiles_ = nullptr;
 };
 
 /// The lossless kernel format of a stored type; scale_dtype is that of scales beside the values.
@@ -98,9 +104,12 @@ struct RowSource {
   tensor::DType scale_dtype = tensor::DType::kF32;
 };
 
-/// Lays out an empty matrix for `source`. Errors: kUnsupported (type), kInvalidArgument (cols not
-/// whole blocks).
-Result<PackedMatrix> NewPacked(const RowSource& source);
+/// Whether `source` can be packed, and as what. Looks at no row. Errors: as NewPacked.
+Result<WeightFormat> PackedFormat(const RowSource& source);
+
+/// Lays out an empty matrix for `source`, in `memory` (as PackedMatrix wants it) or, where that is
+/// empty, in its own. Errors: kUnsupported (type), kInvalidArgument (cols not whole blocks).
+Result<PackedMatrix> NewPacked(const RowSource& source, std::span<std::byte> memory = {});
 
 /// Fills tile `t` from `source`; tiles are independent, so callers spread them over threads.
 void PackTile(const RowSource& source, int64_t t, PackedMatrix* packed);

@@ -41,6 +41,34 @@ TEST(Pack, EveryType_UnitVectorsReadBackTheDecodedWeights) {
   }
 }
 
+TEST(Pack, MemoryThatHeldAnotherMatrix_SameBytesAsInItsOwn) {
+  for (const DType dtype : kWeightTypes) {
+    for (const int64_t rows : {16, 35}) {
+      const int64_t cols = tensor::Info(dtype).block_elements == 1 ? 77 : 512;
+      const TestMatrix w(dtype, rows, cols, 1);
+      const size_t row_bytes = w.bytes.size() / static_cast<size_t>(rows);
+      const RowSource source{.dtype = dtype, .rows = rows, .cols = cols, .row = [&](int64_t r) {
+                               return w.bytes.data() + static_cast<size_t>(r) * row_bytes;
+                             }};
+      ASSERT_EQ(PackedSizeBytes(w.packed.format(), rows, cols), w.packed.size_bytes());
+      tensor::AlignedBuffer memory(w.packed.size_bytes());
+      std::memset(memory.data(), 0xFF, memory.size_bytes());
+      Result<PackedMatrix> packed = NewPacked(source, {memory.data(), memory.size_bytes()});
+      ASSERT_TRUE(packed.ok());
+      EXPECT_EQ(packed->tile(0), memory.data());
+      for (int64_t t = 0; t < packed->num_tiles(); ++t) PackTile(source, t, &*packed);
+      // All but what fills a tile up to whole lines, which nothing reads.
+      for (int64_t t = 0; t < packed->num_tiles(); ++t) {
+        size_t differ = 0;
+        for (size_t i = 0; i < packed->tile_bytes(); ++i) {
+          differ += packed->tile(t)[i] != w.packed.tile(t)[i] ? 1 : 0;
+        }
+        EXPECT_LT(differ, 64u) << tensor::Info(dtype).name << " tile " << t;
+      }
+    }
+  }
+}
+
 TEST(Pack, Q4_1Tile_LiesAsDocumented) {
   constexpr int64_t kCols = 64;
   const TestMatrix w(DType::kQ4_1, 17, kCols, 2);

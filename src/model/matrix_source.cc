@@ -31,24 +31,10 @@ float LoadScale(const checkpoint::StoredScales& scales, const std::byte* row, in
   return scales.view.dtype == DType::kF16 ? tensor::F16ToF32(bits) : tensor::BF16ToF32(bits);
 }
 
-Status CheckScales(const checkpoint::StoredScales& scales) {
-  const int64_t count = scales.view.shape[0] * scales.view.shape[1];
-  for (int64_t i = 0; i < count; ++i) {
-    const float scale = LoadScale(scales, scales.view.bytes.data(), i);
-    if (std::abs(scale) <= kMaxScale) continue;
-    return Error(ErrorCode::kCorrupt, "tensor '" + scales.name + "': scale [" +
-                                          std::to_string(i / scales.view.shape[1]) + ", " +
-                                          std::to_string(i % scales.view.shape[1]) + "] is " +
-                                          std::to_string(scale) +
-                                          "; expected a finite number up to 1e30");
-  }
-  return {};
-}
-
 }  // namespace
 
-Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint,
-                                        const std::string& name, int64_t rows, int64_t cols) {
+Result<MatrixSource> MatrixSource::Describe(const checkpoint::Checkpoint& checkpoint,
+                                            const std::string& name, int64_t rows, int64_t cols) {
   const tensor::Shape shape{rows, cols};
   const checkpoint::StoredTensor* stored = checkpoint.Find(name);
   if (stored == nullptr) {
@@ -64,15 +50,51 @@ Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint
   source.name_ = name;
   source.stored_ = stored;
   source.row_bytes_ = stored->view.bytes.size() / static_cast<size_t>(rows);
-  if (stored->scales.has_value()) {
-    HM_TRY(CheckScales(*stored->scales));
+  source.values_ = source.stored_values().data();
+  source.scales_ = source.stored_scales().data();
+  return source;
+}
+
+Result<MatrixSource> MatrixSource::Find(const checkpoint::Checkpoint& checkpoint,
+                                        const std::string& name, int64_t rows, int64_t cols) {
+  HM_ASSIGN(MatrixSource source, Describe(checkpoint, name, rows, cols));
+  if (source.stored_->scales.has_value()) {
+    for (int64_t i = 0; i < source.num_scale_rows(); ++i) HM_TRY(source.CheckScaleRow(i));
     return source;
   }
   // Proves that the type decodes, once, so that reading a row cannot fail.
   std::vector<float> row(static_cast<size_t>(cols));
-  HM_TRY(quant::DecodeRow(stored->view.dtype, stored->view.bytes.data(), cols, row.data())
+  HM_TRY(quant::DecodeRow(source.stored_->view.dtype, source.values_, cols, row.data())
              .WithContext("tensor '" + name + "'"));
   return source;
+}
+
+MatrixSource MatrixSource::At(const std::byte* values, const std::byte* scales) const {
+  MatrixSource moved = *this;
+  moved.values_ = values;
+  moved.scales_ = scales;
+  return moved;
+}
+
+Result<kernels::WeightFormat> MatrixSource::Format() const {
+  if (!packs()) return kernels::WeightFormat::kF32;
+  Result<kernels::WeightFormat> format = kernels::PackedFormat(Gather(RowRange(0, 1)));
+  if (!format.ok()) return format.error().WithContext("tensor '" + name_ + "'");
+  return format;
+}
+
+Status MatrixSource::CheckScaleRow(int64_t scale_row) const {
+  const checkpoint::StoredScales& scales = *stored_->scales;
+  const int64_t cols = scales.view.shape[1];
+  for (int64_t j = 0; j < cols; ++j) {
+    const float scale = LoadScale(scales, scales_, scale_row * cols + j);
+    if (std::abs(scale) <= kMaxScale) continue;
+    return Error(ErrorCode::kCorrupt, "tensor '" + scales.name + "': scale [" +
+                                          std::to_string(scale_row) + ", " + std::to_string(j) +
+                                          "] is " + std::to_string(scale) +
+                                          "; expected a finite number up to 1e30");
+  }
+  return {};
 }
 
 bool MatrixSource::packs() const {
@@ -87,9 +109,8 @@ bool MatrixSource::packs() const {
 const std::byte* MatrixSource::ScaleBytes(int64_t row) const {
   const checkpoint::StoredScales& scales = *stored_->scales;
   const int64_t scale_row = stored_->StoredRow(row) / scales.block_rows;
-  return scales.view.bytes.data() +
-         static_cast<size_t>(scale_row) *
-             (scales.view.bytes.size() / static_cast<size_t>(scales.view.shape[0]));
+  return scales_ + static_cast<size_t>(scale_row) *
+                       (scales.view.bytes.size() / static_cast<size_t>(scales.view.shape[0]));
 }
 
 kernels::RowSource MatrixSource::Gather(std::vector<int64_t> order) const {

@@ -1,29 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/weight_loader.h"
 
-#include <bit>
-#include <mutex>
 #include <utility>
 
 #include "quant/quant.h"
-#include "tensor/float16.h"
 
 namespace halfmoon::model {
-namespace {
-
-Status CheckAll(const MatrixSource& source, std::span<const int64_t> rows, ThreadPool* pool) {
-  std::mutex mutex;
-  Status checked;
-  pool->ParallelFor(rows.size(), [&](size_t i, int) {
-    Status row = source.CheckRow(rows[i]);
-    if (row.ok()) return;
-    const std::lock_guard lock(mutex);
-    checked = std::move(row);
-  });
-  return checked;
-}
-
-}  // namespace
 
 Result<const checkpoint::StoredTensor*> WeightLoader::Find(const std::string& name,
                                                            const tensor::Shape& shape) {
@@ -46,30 +28,6 @@ Result<MatrixSource> WeightLoader::Source(const std::string& name, int64_t rows,
   HM_ASSIGN(MatrixSource source, MatrixSource::Find(checkpoint_, name, rows, cols));
   Done(source.stored_bytes());
   return source;
-}
-
-Result<kernels::PackedMatrix> WeightLoader::Pack(const MatrixSource& source,
-                                                 std::vector<int64_t> order) {
-  if (source.packs()) {
-    if (source.needs_check()) HM_TRY(CheckAll(source, order, pool_));
-    return PackRows(source.Gather(std::move(order)), source.name());
-  }
-  std::vector<float> decoded(order.size() * static_cast<size_t>(source.cols()));
-  for (size_t i = 0; i < order.size(); ++i) {
-    const auto cols = static_cast<size_t>(source.cols());
-    HM_TRY(source.DecodeRow(order[i], std::span(decoded).subspan(i * cols, cols)));
-  }
-  return PackExact(decoded, static_cast<int64_t>(order.size()), source.cols(), source.name());
-}
-
-Result<kernels::PackedMatrix> WeightLoader::PackRows(const kernels::RowSource& source,
-                                                     const std::string& name) {
-  Result<kernels::PackedMatrix> packed = kernels::NewPacked(source);
-  if (!packed.ok()) return packed.error().WithContext("tensor '" + name + "'");
-  pool_->ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t tile, int) {
-    kernels::PackTile(source, static_cast<int64_t>(tile), &*packed);
-  });
-  return packed;
 }
 
 Result<std::vector<float>> WeightLoader::Vector(const std::string& name, int64_t n) {
@@ -114,42 +72,6 @@ Result<Linear> WeightLoader::ReorderedLinear(const std::string& name, int64_t co
 void WeightLoader::Done(size_t bytes) {
   done_bytes_ += bytes;
   if (options_.progress) options_.progress(done_bytes_, checkpoint_.size_bytes());
-}
-
-Result<kernels::PackedMatrix> WeightLoader::PackExact(const std::vector<float>& from, int64_t rows,
-                                                      int64_t cols, const std::string& name) {
-  bool fits_bf16 = true;
-  bool fits_f16 = true;
-  for (const float value : from) {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    fits_bf16 = fits_bf16 && (bits & 0xFFFFu) == 0;
-    const uint32_t there_and_back =
-        std::bit_cast<uint32_t>(tensor::F16ToF32(tensor::F32ToF16(value)));
-    fits_f16 = fits_f16 && there_and_back == bits;
-  }
-  if (!fits_bf16 && !fits_f16) {
-    return PackRows({.dtype = tensor::DType::kF32,
-                     .rows = rows,
-                     .cols = cols,
-                     .row =
-                         [&](int64_t row) {
-                           return reinterpret_cast<const std::byte*>(from.data() + row * cols);
-                         }},
-                    name);
-  }
-  std::vector<uint16_t> halves(from.size());
-  for (size_t i = 0; i < from.size(); ++i) {
-    halves[i] = fits_bf16 ? static_cast<uint16_t>(std::bit_cast<uint32_t>(from[i]) >> 16)
-                          : tensor::F32ToF16(from[i]);
-  }
-  return PackRows({.dtype = fits_bf16 ? tensor::DType::kBF16 : tensor::DType::kF16,
-                   .rows = rows,
-                   .cols = cols,
-                   .row =
-                       [&](int64_t row) {
-                         return reinterpret_cast<const std::byte*>(halves.data() + row * cols);
-                       }},
-                  name);
 }
 
 }  // namespace halfmoon::model

@@ -4,6 +4,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -11,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/matrix_source.h"
 #include "model/model.h"
+#include "model/pack_matrix.h"
 #include "model/weights.h"
 
 namespace halfmoon::model {
@@ -31,15 +33,20 @@ class WeightLoader {
   /// A whole matrix to take parts from; counts as read for the progress.
   Result<MatrixSource> Source(const std::string& name, int64_t rows, int64_t cols);
   /// Packs the rows listed without loss, in that order.
-  Result<kernels::PackedMatrix> Pack(const MatrixSource& source, std::vector<int64_t> order);
+  Result<kernels::PackedMatrix> Pack(const MatrixSource& source, std::vector<int64_t> order) {
+    return PackMatrix(source, std::move(order), pool_);
+  }
   /// Packs rows [first, first + count).
   Result<kernels::PackedMatrix> Pack(const MatrixSource& source, int64_t first, int64_t count) {
     return Pack(source, RowRange(first, count));
   }
-  /// `from` [rows, cols] in float32 as a matrix of the smallest plain format that holds every value
-  /// exactly: BF16, F16 or F32. `name` is for messages.
   Result<kernels::PackedMatrix> PackExact(const std::vector<float>& from, int64_t rows,
-                                          int64_t cols, const std::string& name);
+                                          int64_t cols, const std::string& name) {
+    return model::PackExact(from, rows, cols, name, pool_);
+  }
+  /// A tensor whose bytes stay on disk; counts as done for the progress.
+  void Skip(const MatrixSource& source) { Done(source.stored_bytes()); }
+  const checkpoint::Checkpoint& checkpoint() const { return checkpoint_; }
   Result<std::vector<float>> Vector(const std::string& name, int64_t n);
   /// `name`.weight [rows, cols] and, where has_bias, `name`.bias [rows].
   Result<Linear> LinearLayer(const std::string& name, int64_t rows, int64_t cols, bool has_bias);
@@ -50,7 +57,6 @@ class WeightLoader {
   const std::set<std::string, std::less<>>& used() const { return used_; }
 
  private:
-  Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name);
   void Done(size_t bytes);
 
   const checkpoint::Checkpoint& checkpoint_;
