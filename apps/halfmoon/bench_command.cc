@@ -26,6 +26,7 @@ struct Measurement {
   std::string name;
   int tokens = 0;
   std::vector<double> seconds;  ///< sorted
+  model::ExpertStats before, after;
   double median() const { return seconds[seconds.size() / 2]; }
 };
 
@@ -39,24 +40,27 @@ std::vector<int32_t> RandomIds(size_t count, int64_t vocab_size) {
 }
 
 template <typename Run>
-Measurement Measure(std::string name, int tokens, int repeats, const Run& run) {
+Result<Measurement> Measure(std::string name, model::Model* model, int tokens, int repeats,
+                            const Run& run) {
   const MonotonicClock clock;
   Measurement measurement{.name = std::move(name), .tokens = tokens};
-  run();  // Warms caches and pages; not counted.
+  HM_TRY(run());  // Warms caches and pages; not counted.
+  measurement.before = model->expert_stats();
   for (int i = 0; i < repeats; ++i) {
     const TimeUs begin = clock.NowUs();
-    run();
+    HM_TRY(run());
     measurement.seconds.push_back(static_cast<double>(clock.NowUs() - begin) * 1e-6);
   }
+  measurement.after = model->expert_stats();
   std::sort(measurement.seconds.begin(), measurement.seconds.end());
   return measurement;
 }
 
-Measurement MeasurePrefill(model::Model* model, int tokens, int repeats) {
+Result<Measurement> MeasurePrefill(model::Model* model, int tokens, int repeats) {
   const auto step = static_cast<size_t>(model->options().max_step_tokens);
   const std::vector<int32_t> ids = RandomIds(static_cast<size_t>(tokens), model->vocab_size());
   model::ContiguousKv kv(model->kv_layout(), tokens);
-  return Measure("prefill " + std::to_string(tokens), tokens, repeats, [&] {
+  return Measure("prefill " + std::to_string(tokens), model, tokens, repeats, [&]() -> Status {
     for (size_t begin = 0; begin < ids.size(); begin += step) {
       const size_t count = std::min(step, ids.size() - begin);
       const bool last = begin + count == ids.size();
@@ -65,29 +69,56 @@ Measurement MeasurePrefill(model::Model* model, int tokens, int repeats) {
           .start = static_cast<int32_t>(begin),
           .kv = kv.view(),
           .logits = last ? model::LogitsMode::kLast : model::LogitsMode::kNone};
-      model->Forward({&chunk, 1});
+      HM_TRY(model->Forward({&chunk, 1}));
     }
+    return {};
   });
 }
 
-Measurement MeasureDecode(model::Model* model, int batch, int tokens, int repeats) {
+Result<Measurement> MeasureDecode(model::Model* model, int batch, int tokens, int repeats) {
   const std::vector<int32_t> ids =
       RandomIds(static_cast<size_t>(batch) * static_cast<size_t>(tokens), model->vocab_size());
   std::vector<model::ContiguousKv> kv;
   kv.reserve(static_cast<size_t>(batch));
   for (int i = 0; i < batch; ++i) kv.emplace_back(model->kv_layout(), tokens);
   std::vector<model::SequenceChunk> chunks(static_cast<size_t>(batch));
-  return Measure("decode x" + std::to_string(batch), batch * tokens, repeats, [&] {
-    for (int t = 0; t < tokens; ++t) {
-      for (int i = 0; i < batch; ++i) {
-        const auto at = static_cast<size_t>(i) * static_cast<size_t>(tokens);
-        chunks[static_cast<size_t>(i)] = {.ids = {ids.data() + at + static_cast<size_t>(t), 1},
-                                          .start = t,
-                                          .kv = kv[static_cast<size_t>(i)].view()};
-      }
-      model->Forward(chunks);
-    }
-  });
+  return Measure(
+      "decode x" + std::to_string(batch), model, batch * tokens, repeats, [&]() -> Status {
+        for (int t = 0; t < tokens; ++t) {
+          for (int i = 0; i < batch; ++i) {
+            const auto at = static_cast<size_t>(i) * static_cast<size_t>(tokens);
+            chunks[static_cast<size_t>(i)] = {.ids = {ids.data() + at + static_cast<size_t>(t), 1},
+                                              .start = t,
+                                              .kv = kv[static_cast<size_t>(i)].view()};
+          }
+          HM_TRY(model->Forward(chunks));
+        }
+        return {};
+      });
+}
+
+/// What the counted runs of a case did with experts on disk.
+json::object ExpertFigures(const model::ExpertMemory& memory, const Measurement& m) {
+  const auto rise = [&](uint64_t model::ExpertStats::* counter) {
+    return static_cast<double>(m.after.*counter - m.before.*counter);
+  };
+  const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0.0; };
+  double seconds = 0.0;
+  for (const double one : m.seconds) seconds += one;
+  const double hits = rise(&model::ExpertStats::hits);
+  const double prefetched = rise(&model::ExpertStats::prefetched);
+  return {{"budget_bytes", memory.budget_bytes},
+          {"slots", memory.num_slots},
+          {"experts", memory.num_experts},
+          {"method", memory.method},
+          {"hit_rate", share(hits, hits + rise(&model::ExpertStats::misses))},
+          {"foretold_came_true", share(rise(&model::ExpertStats::predicted_needed),
+                                       rise(&model::ExpertStats::predicted))},
+          {"prefetched", prefetched},
+          {"prefetched_used", share(rise(&model::ExpertStats::prefetched_used), prefetched)},
+          {"read_bytes_per_s", share(rise(&model::ExpertStats::bytes_read), seconds)},
+          {"wait_share", share(rise(&model::ExpertStats::wait_us) * 1e-6, seconds)},
+          {"pack_share", share(rise(&model::ExpertStats::pack_us) * 1e-6, seconds)}};
 }
 
 void Print(const BenchOptions& options, const Runtime& runtime, const Measurement& m,
@@ -95,21 +126,26 @@ void Print(const BenchOptions& options, const Runtime& runtime, const Measuremen
   const double rate = m.tokens / m.median();
   const double spread = (m.seconds.back() - m.seconds.front()) / m.median();
   const double share = rate / limit_tokens_per_s;
+  const model::ExpertMemory* experts = runtime.model->expert_memory();
   if (options.json) {
-    const json::object line{{"case", m.name},
-                            {"model", runtime.name},
-                            {"version", HALFMOON_VERSION},
-                            {"cpu", CpuName()},
-                            {"isa", std::string(kernels::IsaName(runtime.model->options().isa))},
-                            {"threads", runtime.pool->num_threads()},
-                            {"tokens_per_s", rate},
-                            {"spread", spread},
-                            {"limit_tokens_per_s", limit_tokens_per_s},
-                            {"share_of_limit", share}};
+    json::object line{{"case", m.name},
+                      {"model", runtime.name},
+                      {"version", HALFMOON_VERSION},
+                      {"cpu", CpuName()},
+                      {"isa", std::string(kernels::IsaName(runtime.model->options().isa))},
+                      {"threads", runtime.pool->num_threads()},
+                      {"tokens_per_s", rate},
+                      {"spread", spread},
+                      {"limit_tokens_per_s", limit_tokens_per_s},
+                      {"share_of_limit", share}};
+    if (experts != nullptr) line["expert_memory"] = ExpertFigures(*experts, m);
     std::printf("%s\n", json::Serialize(line).c_str());
   } else {
     std::printf("%-16s %9.1f tokens/s  spread %4.1f %%  %5.1f %% of the machine's limit\n",
                 m.name.c_str(), rate, 100.0 * spread, 100.0 * share);
+    if (experts != nullptr) {
+      std::printf("%16s %s\n", "experts", json::Serialize(ExpertFigures(*experts, m)).c_str());
+    }
   }
   std::fflush(stdout);
 }
@@ -140,14 +176,17 @@ int RunBench(const BenchOptions& options) {
   const double compute_s =
       cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
   for (const int tokens : options.prefill) {
-    Print(options, runtime, MeasurePrefill(model, tokens, options.repeats), 1.0 / compute_s);
+    const Result<Measurement> prefill = MeasurePrefill(model, tokens, options.repeats);
+    if (!prefill.ok()) return Fail(prefill.error());
+    Print(options, runtime, *prefill, 1.0 / compute_s);
   }
   for (const int batch : options.batch) {
     // A step reads each weight it touches once, whoever shares it, and computes every sequence.
     const double read_s = model->WeightBytesPerStep(batch) / limits.read_bytes_per_s;
     const double step_s = std::max(read_s, batch * compute_s);
-    Print(options, runtime, MeasureDecode(model, batch, options.decode, options.repeats),
-          batch / step_s);
+    const Result<Measurement> decode = MeasureDecode(model, batch, options.decode, options.repeats);
+    if (!decode.ok()) return Fail(decode.error());
+    Print(options, runtime, *decode, batch / step_s);
   }
   return kExitOk;
 }

@@ -65,8 +65,8 @@ void Merge(const model::Capture& part, int64_t num_tokens, ListOutput* output) {
   }
 }
 
-ListOutput Compute(model::Model* model, const std::vector<int32_t>& ids, size_t chunk_tokens,
-                   const model::Capture& wanted) {
+Result<ListOutput> Compute(model::Model* model, const std::vector<int32_t>& ids,
+                           size_t chunk_tokens, const model::Capture& wanted) {
   ListOutput output;
   model::ContiguousKv kv(model->kv_layout(), static_cast<int64_t>(ids.size()));
   for (size_t begin = 0; begin < ids.size(); begin += chunk_tokens) {
@@ -77,7 +77,7 @@ ListOutput Compute(model::Model* model, const std::vector<int32_t>& ids, size_t 
                                      .logits = model::LogitsMode::kAll};
     model::Capture part{
         .hidden = wanted.hidden, .router = wanted.router, .indexer = wanted.indexer};
-    model->Forward({&chunk, 1}, &part);
+    HM_TRY(model->Forward({&chunk, 1}, &part));
     output.logits.insert(output.logits.end(), model->logits().begin(), model->logits().end());
     Merge(part, static_cast<int64_t>(ids.size()), &output);
   }
@@ -128,9 +128,10 @@ int RunLogits(const LogitsOptions& options) {
                             std::to_string(ids.size()) + " tokens; the context is " +
                             std::to_string(model->max_context()) + " (-c)"));
     }
-    outputs.push_back(
-        Compute(model, ids, std::min(chunk, static_cast<size_t>(model->options().max_step_tokens)),
-                wanted));
+    Result<ListOutput> output = Compute(
+        model, ids, std::min(chunk, static_cast<size_t>(model->options().max_step_tokens)), wanted);
+    if (!output.ok()) return Fail(output.error());
+    outputs.push_back(std::move(output).value());
   }
 
   std::vector<checkpoint::NamedTensor> tensors;

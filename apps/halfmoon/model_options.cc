@@ -69,6 +69,12 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber)
       ->group("Machine");
   command
+      ->add_option("--expert-memory", options->expert_memory_bytes,
+                   "Leave the experts on disk and keep those in use within this much memory, such "
+                   "as 8G or 512M: for models larger than memory (default: all in memory)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->group("Machine");
+  command
       ->add_flag("!--no-prefix-cache", options->prefix_cache,
                  "Compute every prompt whole instead of reusing the KV of equal beginnings")
       ->group("Machine");

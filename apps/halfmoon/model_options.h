@@ -17,9 +17,10 @@ struct ModelOptions {
   std::string activation = "int8";       ///< "int8" or "f32"
   std::string mla_prefill = "absorbed";  ///< "absorbed" or "expanded"
   int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes
-  int batch_tokens = 512;  ///< token budget of a step
-  int max_sequences = 16;  ///< sequences computed together
-  double kv_gib = 0.0;     ///< 0: chosen from free memory
+  int batch_tokens = 512;            ///< token budget of a step
+  int max_sequences = 16;            ///< sequences computed together
+  double kv_gib = 0.0;               ///< 0: chosen from free memory
+  uint64_t expert_memory_bytes = 0;  ///< 0: all experts in memory
   bool prefix_cache = true;
 };
 

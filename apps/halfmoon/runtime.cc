@@ -85,6 +85,27 @@ Result<int> ChooseContext(const ModelOptions& options, const json::object& confi
   return static_cast<int>(std::min<int64_t>(limit.value_or(0), kDefaultContext));
 }
 
+/// A budget that only swap could hold is refused: it would be slower than a small one.
+Status CheckExpertMemory(size_t bytes) {
+  const size_t available = AvailableMemoryBytes();
+  if (available == 0 || bytes <= available) return {};
+  return Error(ErrorCode::kResourceExhausted,
+               "--expert-memory: " + std::to_string(bytes >> 20) + " MiB were asked for and " +
+                   std::to_string(available >> 20) + " MiB are free");
+}
+
+void PrintExpertPlan(const model::ExpertMemory& memory) {
+  const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / kGiB; };
+  std::fprintf(
+      stderr,
+      "experts  on disk, %zu of %zu (%.0f %%) in memory at once: %.2f GiB "
+      "(--expert-memory) of the %.2f GiB that all take; %s%s\n",
+      memory.num_slots, memory.num_experts,
+      100.0 * static_cast<double>(memory.num_slots) / static_cast<double>(memory.num_experts),
+      gib(memory.budget_bytes), gib(memory.packed_bytes), memory.method.c_str(),
+      memory.locked ? ", locked in memory" : "");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
@@ -100,6 +121,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   load.max_sequences = options.max_sequences;
   load.progress = progress;
   load.description_file = options.description_file;
+  load.expert_memory_bytes = options.expert_memory_bytes;
+  HM_TRY(CheckExpertMemory(load.expert_memory_bytes));
 
   HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(options.model));
   runtime->checkpoint = std::move(opened);
@@ -160,9 +183,10 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
   const kernels::KvLayout& kv = model.kv_layout();
   std::fprintf(stderr, "machine  %s, %.1f GiB free\n", CpuName().c_str(),
                static_cast<double>(AvailableMemoryBytes()) / kGiB);
-  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights)\n", runtime.name.c_str(),
-               model.description().family.c_str(), model.description().num_layers(),
-               static_cast<double>(model.weight_bytes()) / kGiB);
+  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights in memory)\n",
+               runtime.name.c_str(), model.description().family.c_str(),
+               model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB);
+  if (model.expert_memory() != nullptr) PrintExpertPlan(*model.expert_memory());
   std::fprintf(stderr,
                "compute  %d threads (-t), %s kernels (--isa), %s activations "
                "(--activation)\n",

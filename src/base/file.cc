@@ -133,4 +133,10 @@ void MappedFile::WillNeed(size_t offset, size_t length) const {
   (void)::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
 }
 
+void MappedFile::NoReadAround() const {
+  if (size_bytes_ > 0) {
+    (void)::madvise(const_cast<std::byte*>(data_), size_bytes_, MADV_RANDOM);
+  }
+}
+
 }  // namespace halfmoon

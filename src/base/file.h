@@ -40,6 +40,8 @@ class MappedFile {
 
   /// Tells the kernel that [offset, offset + length) is wanted soon. A hint: errors are ignored.
   void WillNeed(size_t offset, size_t length) const;
+  /// Tells the kernel to read only the pages that are touched, not those around them. A hint.
+  void NoReadAround() const;
 
  private:
   MappedFile() = default;

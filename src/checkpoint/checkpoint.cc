@@ -106,6 +106,39 @@ void FileCheckpoint::Prefetch() const {
   for (const WeightFile& f : parts_.files) f.file.WillNeed(0, f.file.bytes().size());
 }
 
+void FileCheckpoint::PrefetchOnly(const std::function<bool(std::string_view name)>& wanted) const {
+  for (const WeightFile& f : parts_.files) f.file.NoReadAround();
+  const auto prefetch = [&](const tensor::TensorView& view) {
+    const std::optional<FileRange> range = Locate(view.bytes);
+    if (range) parts_.files[range->file].file.WillNeed(range->offset, range->size_bytes);
+  };
+  for (const auto& [name, stored] : parts_.tensors) {
+    if (!wanted(name)) continue;
+    prefetch(stored.view);
+    if (stored.scales.has_value()) prefetch(stored.scales->view);
+  }
+}
+
+std::vector<fs::path> FileCheckpoint::files() const {
+  std::vector<fs::path> paths;
+  for (const WeightFile& f : parts_.files) paths.push_back(f.file.path());
+  return paths;
+}
+
+std::optional<FileRange> FileCheckpoint::Locate(std::span<const std::byte> bytes) const {
+  for (size_t i = 0; i < parts_.files.size(); ++i) {
+    const std::span<const std::byte> all = parts_.files[i].file.bytes();
+    // As numbers: pointers into different mappings have no order.
+    const auto begin = reinterpret_cast<uintptr_t>(bytes.data());
+    const auto file_begin = reinterpret_cast<uintptr_t>(all.data());
+    if (begin < file_begin || begin - file_begin > all.size()) continue;
+    const size_t offset = begin - file_begin;
+    if (bytes.size() > all.size() - offset) continue;
+    return FileRange{.file = i, .offset = offset, .size_bytes = bytes.size()};
+  }
+  return std::nullopt;
+}
+
 Result<std::unique_ptr<Checkpoint>> Open(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);

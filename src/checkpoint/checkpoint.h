@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +63,13 @@ struct GgufVocabulary {
   std::optional<bool> add_bos, add_eos, add_space_prefix;
 };
 
+/// Where bytes of a tensor lie on disk.
+struct FileRange {
+  size_t file = 0;  ///< index into Checkpoint::files()
+  uint64_t offset = 0;
+  size_t size_bytes = 0;
+};
+
 /// A checkpoint opened for reading. Immutable, thread-safe.
 class Checkpoint {
  public:
@@ -88,6 +97,14 @@ class Checkpoint {
   virtual std::string fingerprint() const = 0;
   /// Asks the kernel to read all weights ahead. A hint.
   virtual void Prefetch() const = 0;
+  /// The same for the tensors that `wanted` names only; nothing else is then read along with what
+  /// is touched.
+  virtual void PrefetchOnly(const std::function<bool(std::string_view name)>&) const {}
+  /// The weight files; empty where the weights lie in none.
+  virtual std::vector<std::filesystem::path> files() const { return {}; }
+  /// Where the bytes of a view of this checkpoint lie; nullopt where they are in no file. Does not
+  /// touch the bytes.
+  virtual std::optional<FileRange> Locate(std::span<const std::byte>) const { return std::nullopt; }
 };
 
 /// Opens `path`: a .gguf file (of a split one, any part), a .safetensors file with a config.json

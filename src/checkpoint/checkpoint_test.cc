@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,20 @@ TEST(Open, EveryGoldenModel_HasItsTensors) {
     }
     EXPECT_EQ(checkpoint.Find("model.norm"), nullptr);
     checkpoint.Prefetch();
+    checkpoint.PrefetchOnly([](std::string_view name) { return name == "model.norm.weight"; });
+    for (const std::string& name : names) {
+      const std::span<const std::byte> bytes = checkpoint.Find(name)->view.bytes;
+      const std::optional<FileRange> range = checkpoint.Locate(bytes);
+      ASSERT_TRUE(range.has_value()) << name;
+      EXPECT_EQ(range->size_bytes, bytes.size());
+      std::ifstream file(checkpoint.files()[range->file], std::ios::binary);
+      std::string content(bytes.size(), '\0');
+      file.seekg(static_cast<std::streamoff>(range->offset));
+      file.read(content.data(), static_cast<std::streamsize>(content.size()));
+      EXPECT_EQ(std::memcmp(content.data(), bytes.data(), bytes.size()), 0) << name;
+    }
+    const std::byte elsewhere[1] = {};
+    EXPECT_FALSE(checkpoint.Locate(elsewhere).has_value());
   }
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,6 +49,9 @@ class FileCheckpoint final : public Checkpoint {
   size_t size_bytes() const override;
   std::string fingerprint() const override;
   void Prefetch() const override;
+  void PrefetchOnly(const std::function<bool(std::string_view name)>& wanted) const override;
+  std::vector<std::filesystem::path> files() const override;
+  std::optional<FileRange> Locate(std::span<const std::byte> bytes) const override;
 
  private:
   CheckpointParts parts_;

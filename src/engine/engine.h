@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "model/expert_stats.h"
 
 namespace halfmoon::model {
 class Model;
@@ -88,7 +89,8 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 
 struct FinishEvent {
   FinishReason reason = FinishReason::kStop;
-  std::optional<Error> error;  ///< for kError: kUnavailable at shutdown, kInternal otherwise
+  std::optional<Error> error;  ///< for kError: kUnavailable at shutdown, kIo or kCorrupt where
+                               ///< experts could not be read, kInternal otherwise
 };
 
 using Event = std::variant<ProgressEvent, PromptEvent, TokenEvent, FinishEvent>;
@@ -135,6 +137,7 @@ struct EngineStats {
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t finished[4] = {};  ///< by FinishReason
+  model::ExpertStats experts;
 };
 
 /// Thread-safe.

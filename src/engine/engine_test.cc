@@ -273,6 +273,21 @@ TEST_F(EngineTest, StepThrows_ItsRequestsFailEngineGoesOn) {
   EXPECT_EQ(Run(Greedy({41, 1}, 5)).ids.size(), 5u);
 }
 
+TEST_F(EngineTest, StepFails_ItsRequestsGetTheErrorEngineGoesOn) {
+  ToyOptions toy;
+  toy.fail_step = [](std::span<const model::SequenceChunk> chunks) -> Status {
+    if (chunks[0].ids[0] != 42) return {};
+    return Error(ErrorCode::kIo, "tensor 'w': cannot read");
+  };
+  Start(20, {}, toy);
+  const Output output = Run(Greedy({42, 1}, 5));
+  EXPECT_EQ(output.finish.reason, FinishReason::kError);
+  EXPECT_EQ(output.finish.error->code(), ErrorCode::kIo);
+  EXPECT_EQ(output.finish.error->message(), "tensor 'w': cannot read");
+  EXPECT_EQ(engine_->Stats().pages_in_use, 0);
+  EXPECT_EQ(Run(Greedy({41, 1}, 5)).ids.size(), 5u);
+}
+
 TEST_F(EngineTest, LongPrefill_ReportsProgress) {
   ToyOptions toy;
   toy.before_step = [this](std::span<const model::SequenceChunk>) { clock_.AdvanceUs(400'000); };

@@ -17,8 +17,11 @@ class ModelAdapter final : public StepModel {
   int32_t max_step_tokens() const override { return model_->options().max_step_tokens; }
   int32_t max_sequences() const override { return model_->options().max_sequences; }
   std::string fingerprint() const override { return model_->fingerprint(); }
-  void Forward(std::span<const model::SequenceChunk> chunks) override { model_->Forward(chunks); }
+  Status Forward(std::span<const model::SequenceChunk> chunks) override {
+    return model_->Forward(chunks);
+  }
   std::span<const float> logits() const override { return model_->logits(); }
+  model::ExpertStats expert_stats() const override { return model_->expert_stats(); }
 
  private:
   model::Model* const model_;

@@ -152,7 +152,9 @@ model::LogitsMode StepLoop::LogitsFor(const Active& active, const sched::Sequenc
 }
 
 bool StepLoop::Forward(const std::vector<sched::Share>& shares) {
-  const Status status = CallForeign("the model's step", [this] { model_->Forward(chunks_); });
+  Status step;
+  Status status = CallForeign("the model's step", [&] { step = model_->Forward(chunks_); });
+  if (status.ok()) status = std::move(step);
   if (status.ok()) return true;
   for (const sched::Share& share : shares) Finish(share.id, FinishReason::kError, status.error());
   return false;
@@ -299,6 +301,7 @@ void StepLoop::PublishStats() {
   stats_.running = table_.num_running();
   stats_.pages_in_use = table_.pool().num_in_use();
   stats_.pages_cached = table_.pool().num_cached();
+  stats_.experts = model_->expert_stats();
   std::lock_guard lock(mailbox_->stats_mutex);
   mailbox_->stats = stats_;
 }

@@ -22,8 +22,9 @@ class StepModel {
   virtual int32_t max_step_tokens() const = 0;
   virtual int32_t max_sequences() const = 0;
   virtual std::string fingerprint() const = 0;
-  virtual void Forward(std::span<const model::SequenceChunk> chunks) = 0;
+  virtual Status Forward(std::span<const model::SequenceChunk> chunks) = 0;
   virtual std::span<const float> logits() const = 0;
+  virtual model::ExpertStats expert_stats() const { return {}; }
 };
 
 }  // namespace halfmoon::engine

@@ -23,6 +23,8 @@ struct ToyOptions {
   int32_t max_step_tokens = 64;
   /// Called before each step, on the engine thread; may throw.
   std::function<void(std::span<const model::SequenceChunk>)> before_step;
+  /// Called after that; an error is the step's.
+  std::function<Status(std::span<const model::SequenceChunk>)> fail_step;
   /// Called with each row of logits and the hash it came from, to change it.
   std::function<void(uint64_t hash, std::span<float> row)> change_row;
 };
@@ -74,8 +76,9 @@ class ToyModel final : public StepModel {
   std::string fingerprint() const override { return "toy"; }
   std::span<const float> logits() const override { return logits_; }
 
-  void Forward(std::span<const model::SequenceChunk> chunks) override {
+  Status Forward(std::span<const model::SequenceChunk> chunks) override {
     if (options_.before_step) options_.before_step(chunks);
+    if (options_.fail_step) HM_TRY(options_.fail_step(chunks));
     ++counters_->steps;
     counters_->largest_batch =
         std::max(counters_->largest_batch.load(), static_cast<int>(chunks.size()));
@@ -99,6 +102,7 @@ class ToyModel final : public StepModel {
       }
       counters_->tokens += static_cast<int64_t>(chunk.ids.size());
     }
+    return {};
   }
 
  private:

@@ -3,6 +3,7 @@
 // its update to it.
 #pragma once
 
+#include "base/result.h"
 #include "model/description.h"
 #include "model/weights.h"
 #include "model/workspace.h"
@@ -25,8 +26,9 @@ void LatentAttention(const Step& step, const ModelDescription& model, const Laye
 void DenseFfnBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
 /// h += Σ over chosen experts of weight · FFN_e(rms(h)), plus the shared expert. Router logits are
-/// computed in float32 always.
-void MoeBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
+/// computed in float32 always. Errors, with experts on disk only: those of ExpertStore::Fetch; the
+/// residual stream is then unfinished.
+Status MoeBlock(const Step& step, const ModelDescription& model, const LayerContext& layer);
 
 /// Adds `linear`'s bias to rows of y, if it has one.
 void ApplyBias(const Step& step, const Linear& linear, const kernels::Rows& y);

@@ -3,16 +3,18 @@
 #pragma once
 
 #include "model/description.h"
+#include "model/expert_catalog.h"
 #include "model/model.h"
 #include "model/weights.h"
 
 namespace halfmoon::model {
 
-/// See Model::CostPerToken.
+/// See Model::CostPerToken. on_disk: experts that are not among `weights`; nullptr: none.
 Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
-                  Activation activation);
+                  const ExpertCatalog* on_disk, Activation activation);
 
 /// See Model::WeightBytesPerStep.
-double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& weights, int tokens);
+double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& weights,
+                          const ExpertCatalog* on_disk, int tokens);
 
 }  // namespace halfmoon::model

@@ -12,12 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "base/file_reader.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/isa.h"
 #include "kernels/paged_kv.h"
 #include "model/description.h"
+#include "model/expert_stats.h"
 
 namespace halfmoon::model {
 
@@ -53,6 +55,13 @@ struct LoadOptions {
   /// A description file (description_file.h) instead of the family that config.json names; empty:
   /// none.
   std::filesystem::path description_file;
+  /// Not 0: routed experts stay on disk, and those in use are kept within this many bytes.
+  size_t expert_memory_bytes = 0;
+  bool foretell_experts = true;  ///< read those of the next layer ahead; false: for measuring
+  /// How their files are opened; tests bring errors in here.
+  std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path> files)>
+      open_experts =
+          [](std::span<const std::filesystem::path> files) { return OpenFileReader(files); };
   bool load_mtp = false;  ///< the draft layer for multi-token prediction too, where there is one
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
@@ -129,8 +138,11 @@ class Model {
   const LoadOptions& options() const;
   int64_t vocab_size() const;
   int max_context() const;
-  /// Bytes of packed weights in memory.
+  /// Bytes of packed weights in memory, with expert_memory_bytes where experts are on disk.
   size_t weight_bytes() const;
+  /// How experts on disk share their memory; nullptr where all experts are in memory.
+  const ExpertMemory* expert_memory() const;
+  ExpertStats expert_stats() const;
   /// Matrix products of one token: K experts a MoE layer, lm_head included.
   Cost CostPerToken() const;
   /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
@@ -142,8 +154,10 @@ class Model {
 
   /// Computes one step. logits() then holds one row of V floats per requested position, in chunk
   /// order. Requires the sum of chunk sizes at most max_step_tokens, ids in range, and pages that
-  /// cover the chunks. A row's bits depend on its own prefix only.
-  void Forward(std::span<const SequenceChunk> chunks, Capture* capture = nullptr) noexcept;
+  /// cover the chunks. A row's bits depend on its own prefix only. Errors, with experts on disk
+  /// only: kIo, kCorrupt, naming tensor and file; there are no logits then, KV of the chunks'
+  /// positions is undefined, and the next step may succeed.
+  Status Forward(std::span<const SequenceChunk> chunks, Capture* capture = nullptr) noexcept;
   /// [rows, V] of the last Forward or ForwardMtp; valid until the next.
   std::span<const float> logits() const;
   /// [rows, H] after the final norm, for the same rows.
@@ -155,8 +169,8 @@ class Model {
   /// The draft layer (models.md 0, Multi-token prediction). Row i of a chunk predicts the token at
   /// start + i + 2; logits() and final_hidden() then hold one row a chunk, or all with `all_rows`,
   /// the latter to be fed back for recursive drafting. Requires num_mtp_layers() > 0 and limits as
-  /// Forward.
-  void ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows = false) noexcept;
+  /// Forward, and the same errors.
+  Status ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows = false) noexcept;
 
  private:
   struct Impl;

@@ -20,8 +20,8 @@ double NegativeLogLikelihood(std::span<const float> logits, int32_t id) {
 }
 
 /// Appends the scores of positions [first_target, ids.size()) of one window.
-void ScoreWindow(Model* model, ThreadPool* pool, std::span<const int32_t> ids, size_t first_target,
-                 ContiguousKv* kv, std::vector<double>* scores) {
+Status ScoreWindow(Model* model, ThreadPool* pool, std::span<const int32_t> ids,
+                   size_t first_target, ContiguousKv* kv, std::vector<double>* scores) {
   const auto step = static_cast<size_t>(model->options().max_step_tokens);
   const auto vocab = static_cast<size_t>(model->vocab_size());
   // Position p predicts token p + 1, so the last position is not computed.
@@ -34,7 +34,7 @@ void ScoreWindow(Model* model, ThreadPool* pool, std::span<const int32_t> ids, s
                               .start = static_cast<int32_t>(begin),
                               .kv = kv->view(),
                               .logits = wanted ? LogitsMode::kAll : LogitsMode::kNone};
-    model->Forward({&chunk, 1});
+    HM_TRY(model->Forward({&chunk, 1}));
     if (wanted) {
       const std::span<const float> logits = model->logits();
       const size_t at = scores->size();
@@ -46,6 +46,7 @@ void ScoreWindow(Model* model, ThreadPool* pool, std::span<const int32_t> ids, s
     }
     begin = end;
   }
+  return {};
 }
 
 Perplexity Summarise(const std::vector<double>& scores, int64_t computed_tokens) {
@@ -105,9 +106,9 @@ Result<Perplexity> ComputePerplexity(Model* model, ThreadPool* pool, std::span<c
     const int64_t end = std::min(begin + options.window, size);
     // A stride of a whole window leaves its first token without anything before it.
     next_target = std::max(next_target, begin + 1);
-    ScoreWindow(model, pool,
-                ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
-                static_cast<size_t>(next_target - begin), &kv, &scores);
+    HM_TRY(ScoreWindow(model, pool,
+                       ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                       static_cast<size_t>(next_target - begin), &kv, &scores));
     computed += end - begin - 1;
     next_target = end;
     so_far = Summarise(scores, computed);

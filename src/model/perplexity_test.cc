@@ -39,7 +39,7 @@ class PerplexityTest : public testing::Test {
     for (int64_t at = begin; at < target; ++at) {
       const SequenceChunk chunk{
           .ids = {ids.data() + at, 1}, .start = static_cast<int32_t>(at - begin), .kv = kv.view()};
-      model->Forward({&chunk, 1});
+      EXPECT_TRUE(model->Forward({&chunk, 1}).ok());
     }
     double sum = 0.0;
     for (const float logit : model->logits()) sum += std::exp(double{logit});

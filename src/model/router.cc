@@ -90,24 +90,28 @@ void ChooseExperts(const MoeDescription& moe, std::span<const float> scores,
 }
 
 ExpertGroups::ExpertGroups(size_t max_choices, int num_experts)
-    : begin_(static_cast<size_t>(num_experts) + 1),
+    : range_(static_cast<size_t>(num_experts)),
       slot_token_(max_choices),
       token_slot_(max_choices) {}
 
-void ExpertGroups::Group(std::span<const int32_t> expert_ids, int top_k) {
+void ExpertGroups::Group(std::span<const int32_t> expert_ids, int top_k,
+                         std::span<const int32_t> order) {
   HM_CHECK(expert_ids.size() <= slot_token_.size());
-  std::fill(begin_.begin(), begin_.end(), 0);
-  for (const int32_t e : expert_ids) ++begin_[static_cast<size_t>(e) + 1];
-  for (size_t e = 1; e < begin_.size(); ++e) begin_[e] += begin_[e - 1];
-  // begin_[e] serves as the next free slot of e, which leaves it at the begin of e + 1; shifted
-  // back after.
+  std::fill(range_.begin(), range_.end(), Range{});
+  for (const int32_t e : expert_ids) ++range_[static_cast<size_t>(e)].end;
+  int32_t next = 0;
+  const size_t count = order.empty() ? range_.size() : order.size();
+  for (size_t i = 0; i < count; ++i) {
+    Range& range = range_[order.empty() ? i : static_cast<size_t>(order[i])];
+    range.begin = next;
+    next += range.end;
+    range.end = range.begin;  // Grows as its slots are filled.
+  }
   for (size_t i = 0; i < expert_ids.size(); ++i) {
-    const int32_t slot = begin_[static_cast<size_t>(expert_ids[i])]++;
+    const int32_t slot = range_[static_cast<size_t>(expert_ids[i])].end++;
     slot_token_[static_cast<size_t>(slot)] = static_cast<int32_t>(i / static_cast<size_t>(top_k));
     token_slot_[i] = slot;
   }
-  for (size_t e = begin_.size() - 1; e > 0; --e) begin_[e] = begin_[e - 1];
-  begin_[0] = 0;
 }
 
 }  // namespace halfmoon::model

@@ -28,16 +28,21 @@ class ExpertGroups {
   /// Room for max_choices = T·K pairs over num_experts experts.
   ExpertGroups(size_t max_choices, int num_experts);
 
-  /// expert_ids: [T, K] chosen experts, T·K at most max_choices.
-  void Group(std::span<const int32_t> expert_ids, int top_k);
+  /// expert_ids: [T, K] chosen experts, T·K at most max_choices. Experts' slots follow each other
+  /// as listed in `order`, which names each chosen expert once; ascending where it is empty.
+  void Group(std::span<const int32_t> expert_ids, int top_k, std::span<const int32_t> order = {});
 
-  int64_t begin(size_t expert) const { return begin_[expert]; }
-  int64_t end(size_t expert) const { return begin_[expert + 1]; }
+  int64_t begin(size_t expert) const { return range_[expert].begin; }
+  int64_t end(size_t expert) const { return range_[expert].end; }
   const int32_t* slot_token() const { return slot_token_.data(); }  ///< [T K] token of each slot
   const int32_t* token_slot() const { return token_slot_.data(); }  ///< [T, K] slot of each choice
 
  private:
-  std::vector<int32_t> begin_;  // [E + 1]
+  struct Range {
+    int32_t begin = 0;
+    int32_t end = 0;
+  };
+  std::vector<Range> range_;  // [E]
   std::vector<int32_t> slot_token_;
   std::vector<int32_t> token_slot_;
 };

@@ -81,5 +81,28 @@ TEST(ChooseExperts, NaN_LosesAgainstEverything) {
   EXPECT_EQ(Choose(Moe(3, 2), {nan, nan, nan}).indices, (std::vector<int32_t>{0, 1}));
 }
 
+TEST(ExpertGroups, Order_SlotsFollowIt) {
+  ExpertGroups groups(6, 5);
+  const std::vector<int32_t> chosen = {0, 3, 1, 3, 0, 1};  // three tokens of two experts
+  groups.Group(chosen, 2);
+  EXPECT_EQ(groups.begin(0), 0);
+  EXPECT_EQ(groups.begin(1), 2);
+  EXPECT_EQ(groups.begin(3), 4);
+  EXPECT_EQ(groups.begin(2), groups.end(2));
+  const std::vector<int32_t> order = {3, 0, 1};
+  groups.Group(chosen, 2, order);
+  EXPECT_EQ(groups.begin(3), 0);
+  EXPECT_EQ(groups.end(3), 2);
+  EXPECT_EQ(groups.begin(0), 2);
+  EXPECT_EQ(groups.end(1), 6);
+  EXPECT_EQ(groups.begin(2), groups.end(2));
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const int32_t slot = groups.token_slot()[i];
+    EXPECT_EQ(groups.slot_token()[slot], static_cast<int32_t>(i / 2));
+    EXPECT_GE(slot, groups.begin(static_cast<size_t>(chosen[i])));
+    EXPECT_LT(slot, groups.end(static_cast<size_t>(chosen[i])));
+  }
+}
+
 }  // namespace
 }  // namespace halfmoon::model

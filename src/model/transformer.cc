@@ -8,6 +8,7 @@
 #include "model/blocks.h"
 #include "model/cost.h"
 #include "model/description_file.h"
+#include "model/expert_store.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -58,18 +59,35 @@ Status CheckOptions(const ModelDescription& model, const LoadOptions& options) {
                  "expanded MLA prefill was asked for; a " + model.family +
                      " model has grouped-query attention, of which there is one form");
   }
+  if (options.expert_memory_bytes > 0 && !model.has_moe()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "an expert memory was asked for; this model has no experts");
+  }
   return {};
+}
+
+Result<std::unique_ptr<ExpertStore>> OpenExperts(const checkpoint::Checkpoint& checkpoint,
+                                                 const ModelDescription& model,
+                                                 ExpertCatalog catalog, ThreadPool* pool,
+                                                 const LoadOptions& options) {
+  HM_ASSIGN(std::unique_ptr<FileReader> reader, options.open_experts(checkpoint.files()));
+  return ExpertStore::Create(std::move(catalog), std::move(reader), pool,
+                             {.budget_bytes = options.expert_memory_bytes,
+                              .num_experts = model.moe.num_experts,
+                              .top_k = model.moe.top_k});
 }
 
 }  // namespace
 
 struct Model::Impl {
   Impl(std::shared_ptr<const checkpoint::Checkpoint> from, ModelDescription model_description,
-       ModelWeights model_weights, std::vector<float> rope_frequencies, ThreadPool* pool,
-       const LoadOptions& load_options, int context)
+       ModelWeights model_weights, std::unique_ptr<ExpertStore> expert_store,
+       std::vector<float> rope_frequencies, ThreadPool* pool, const LoadOptions& load_options,
+       int context)
       : checkpoint(std::move(from)),
         description(std::move(model_description)),
         weights(std::move(model_weights)),
+        experts(std::move(expert_store)),
         frequencies(std::move(rope_frequencies)),
         options(load_options),
         max_context(context),
@@ -84,6 +102,8 @@ struct Model::Impl {
     }
   }
 
+  /// The experts that are not among the weights; nullptr: none.
+  const ExpertCatalog* on_disk() const { return experts ? &experts->catalog() : nullptr; }
   /// Forgets the rows of the last step.
   void Begin();
   /// Notes a chunk's rows; returns the number of the first.
@@ -99,9 +119,11 @@ struct Model::Impl {
             .activation = options.activation,
             .num_rows = static_cast<int64_t>(row_ids.size()),
             .sequences = sequences,
-            .capture = capture};
+            .capture = capture,
+            .experts = experts.get()};
   }
-  void RunLayer(const Step& step, const LayerContext& layer);
+  Status RunLayer(const Step& step, const LayerContext& layer);
+  LayerContext ContextOf(int layer) const;
   /// Final norm and lm_head for the rows that want logits.
   void Head(std::span<const float> final_norm);
   void KeepHidden(Capture* capture, std::string name, const kernels::Rows& rows) const;
@@ -109,6 +131,7 @@ struct Model::Impl {
   std::shared_ptr<const checkpoint::Checkpoint> checkpoint;  // owns the embedding's bytes
   ModelDescription description;
   ModelWeights weights;
+  std::unique_ptr<ExpertStore> experts;  // null: all are among the weights
   std::vector<float> frequencies;
   LoadOptions options;
   int max_context;
@@ -176,13 +199,28 @@ void Model::Impl::Rotations() {
   });
 }
 
-void Model::Impl::RunLayer(const Step& step, const LayerContext& layer) {
+Status Model::Impl::RunLayer(const Step& step, const LayerContext& layer) {
   AttentionBlock(step, description, layer);
-  if (layer.description.ffn == FfnKind::kDense) {
-    DenseFfnBlock(step, description, layer);
-  } else {
-    MoeBlock(step, description, layer);
+  if (layer.description.ffn == FfnKind::kMoe) return MoeBlock(step, description, layer);
+  DenseFfnBlock(step, description, layer);
+  return {};
+}
+
+LayerContext Model::Impl::ContextOf(int layer) const {
+  const auto at = static_cast<size_t>(layer);
+  LayerContext context{.weights = weights.layers[at],
+                       .description = description.layers[at],
+                       .layout = layout,
+                       .kv_layer = layer,
+                       .id = layer};
+  if (!options.foretell_experts) return context;
+  for (size_t next = at + 1; next < weights.layers.size(); ++next) {
+    if (description.layers[next].ffn != FfnKind::kMoe) continue;
+    context.next_moe = &weights.layers[next];
+    context.next_moe_id = static_cast<int>(next);
+    break;
   }
+  return context;
 }
 
 void Model::Impl::KeepHidden(Capture* capture, std::string name, const kernels::Rows& rows) const {
@@ -232,8 +270,17 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
   HM_TRY(CheckOptions(description, options).WithContext(file));
   const int context = options.max_context == 0 ? description.max_positions : options.max_context;
 
-  checkpoint->Prefetch();
-  Result<ModelWeights> weights = LoadWeights(*checkpoint, description, pool, options);
+  const bool from_disk = options.expert_memory_bytes > 0;
+  ExpertCatalog catalog;
+  if (from_disk) {
+    const std::unordered_set<std::string> experts = ExpertTensorNames(description);
+    checkpoint->PrefetchOnly(
+        [&](std::string_view name) { return !experts.contains(std::string(name)); });
+  } else {
+    checkpoint->Prefetch();
+  }
+  Result<ModelWeights> weights =
+      LoadWeights(*checkpoint, description, pool, options, from_disk ? &catalog : nullptr);
   if (!weights.ok()) return weights.error().WithContext(file);
   // Proves that the embedding's type decodes, once, so that a step need not ask.
   std::vector<float> row(static_cast<size_t>(description.hidden_dim));
@@ -242,8 +289,14 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
              .WithContext(file + ": tensor '" + description.names.embed + ".weight'"));
   std::vector<float> frequencies = RopeFrequencies(description.attention.rope);
   HM_TRY(ApplyFrequencyFactors(*checkpoint, &frequencies).WithContext(file));
+  std::unique_ptr<ExpertStore> experts;
+  if (from_disk) {
+    HM_ASSIGN(
+        experts,
+        OpenExperts(*checkpoint, description, std::move(catalog), pool, options).WithContext(file));
+  }
   return std::unique_ptr<Model>(new Model(std::make_unique<Impl>(
-      std::move(checkpoint), std::move(description), std::move(weights).value(),
+      std::move(checkpoint), std::move(description), std::move(weights).value(), std::move(experts),
       std::move(frequencies), pool, options, context)));
 }
 
@@ -252,13 +305,22 @@ const kernels::KvLayout& Model::kv_layout() const { return impl_->layout; }
 const LoadOptions& Model::options() const { return impl_->options; }
 int64_t Model::vocab_size() const { return impl_->description.vocab_size; }
 int Model::max_context() const { return impl_->max_context; }
-size_t Model::weight_bytes() const { return impl_->weights.size_bytes(); }
+size_t Model::weight_bytes() const {
+  return impl_->weights.size_bytes() + (impl_->experts ? impl_->experts->size_bytes() : 0);
+}
+const ExpertMemory* Model::expert_memory() const {
+  return impl_->experts ? &impl_->experts->memory() : nullptr;
+}
+ExpertStats Model::expert_stats() const {
+  return impl_->experts ? impl_->experts->stats() : ExpertStats{};
+}
 
 Cost Model::CostPerToken() const {
-  return model::CostPerToken(impl_->description, impl_->weights, impl_->options.activation);
+  return model::CostPerToken(impl_->description, impl_->weights, impl_->on_disk(),
+                             impl_->options.activation);
 }
 double Model::WeightBytesPerStep(int tokens) const {
-  return model::WeightBytesPerStep(impl_->description, impl_->weights, tokens);
+  return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);
 }
 
 std::string Model::fingerprint() const {
@@ -272,7 +334,7 @@ std::string Model::fingerprint() const {
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
 
-void Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
+Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
   Impl& impl = *impl_;
   impl.Begin();
   for (const SequenceChunk& chunk : chunks) {
@@ -280,7 +342,7 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noe
   }
   const auto num_rows = static_cast<int64_t>(impl.row_ids.size());
   HM_CHECK(num_rows <= impl.options.max_step_tokens);
-  if (num_rows == 0) return;
+  if (num_rows == 0) return {};
 
   const kernels::Rows hidden = impl.workspace.hidden.rows(num_rows);
   impl.Embed(hidden);
@@ -288,12 +350,7 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noe
   const Step step = impl.MakeStep(capture);
   impl.KeepHidden(capture, "embed", hidden);
   for (int layer = 0; layer < impl.description.num_layers(); ++layer) {
-    const auto at = static_cast<size_t>(layer);
-    impl.RunLayer(step, {.weights = impl.weights.layers[at],
-                         .description = impl.description.layers[at],
-                         .layout = impl.layout,
-                         .kv_layer = layer,
-                         .id = layer});
+    HM_TRY(impl.RunLayer(step, impl.ContextOf(layer)));
     impl.KeepHidden(capture, std::to_string(layer), hidden);
   }
   if (capture != nullptr && capture->hidden) {
@@ -303,9 +360,10 @@ void Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noe
     impl.KeepHidden(capture, "final", normed);
   }
   impl.Head(impl.weights.final_norm);
+  return {};
 }
 
-void Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept {
+Status Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept {
   Impl& impl = *impl_;
   HM_CHECK(!impl.weights.mtp.empty());
   const MtpWeights& draft = impl.weights.mtp.front();
@@ -319,7 +377,7 @@ void Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept
   }
   const auto num_rows = static_cast<int64_t>(impl.row_ids.size());
   HM_CHECK(num_rows <= impl.options.max_step_tokens);
-  if (num_rows == 0) return;
+  if (num_rows == 0) return {};
 
   const kernels::Rows input = impl.mtp_input.rows(num_rows);
   const kernels::Rows upper{.data = input.data + h, .count = num_rows, .stride = input.stride};
@@ -340,12 +398,13 @@ void Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept
       ws.activations.Job(draft.projection.weight, ws.hidden.rows(num_rows))};
   kernels::MatMul(impl.stream, projection);
   const LayerDescription layer{.ffn = impl.description.has_moe() ? FfnKind::kMoe : FfnKind::kDense};
-  impl.RunLayer(impl.MakeStep(nullptr), {.weights = draft.layer,
-                                         .description = layer,
-                                         .layout = impl.mtp_layout,
-                                         .kv_layer = 0,
-                                         .id = impl.description.num_layers()});
+  HM_TRY(impl.RunLayer(impl.MakeStep(nullptr), {.weights = draft.layer,
+                                                .description = layer,
+                                                .layout = impl.mtp_layout,
+                                                .kv_layer = 0,
+                                                .id = impl.description.num_layers()}));
   impl.Head(draft.final_norm);
+  return {};
 }
 
 std::span<const float> Model::logits() const {

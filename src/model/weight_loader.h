@@ -45,7 +45,10 @@ class WeightLoader {
     return model::PackExact(from, rows, cols, name, pool_);
   }
   /// A tensor whose bytes stay on disk; counts as done for the progress.
-  void Skip(const MatrixSource& source) { Done(source.stored_bytes()); }
+  void Skip(const MatrixSource& source) {
+    used_.insert(source.name());
+    Done(source.stored_bytes());
+  }
   const checkpoint::Checkpoint& checkpoint() const { return checkpoint_; }
   Result<std::vector<float>> Vector(const std::string& name, int64_t n);
   /// `name`.weight [rows, cols] and, where has_bias, `name`.bias [rows].

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "model/expert_catalog.h"
 #include "model/unused_tensors.h"
 #include "model/weight_loader.h"
 
@@ -22,7 +23,29 @@ Result<FfnWeights> LoadFfn(WeightLoader* loader, const FfnNames& names, int64_t 
   return ffn;
 }
 
-Status LoadMoe(WeightLoader* loader, const ModelDescription& model, int layer, LayerWeights* w) {
+Status LoadExperts(WeightLoader* loader, const ModelDescription& model, int layer,
+                   ExpertCatalog* on_disk, std::vector<FfnWeights>* experts) {
+  if (on_disk != nullptr) {
+    HM_TRY(on_disk->AddLayer(loader->checkpoint(), model, layer));
+    for (const DiskExpert& expert : on_disk->Layer(layer)) {
+      for (const DiskMatrix& matrix : expert.matrices) loader->Skip(matrix.source);
+    }
+    return {};
+  }
+  const TensorNames& names = model.names;
+  for (int expert = 0; expert < model.moe.num_experts; ++expert) {
+    HM_ASSIGN(FfnWeights ffn, LoadFfn(loader,
+                                      {.gate = TensorName(names.expert_gate, layer, expert),
+                                       .up = TensorName(names.expert_up, layer, expert),
+                                       .down = TensorName(names.expert_down, layer, expert)},
+                                      model.hidden_dim, model.moe.expert_dim, false));
+    experts->push_back(std::move(ffn));
+  }
+  return {};
+}
+
+Status LoadMoe(WeightLoader* loader, const ModelDescription& model, int layer,
+               ExpertCatalog* on_disk, LayerWeights* w) {
   const TensorNames& names = model.names;
   const MoeDescription& moe = model.moe;
   const int64_t h = model.hidden_dim;
@@ -31,14 +54,7 @@ Status LoadMoe(WeightLoader* loader, const ModelDescription& model, int layer, L
   if (moe.choice_bias) {
     HM_ASSIGN(w->router_bias, loader->Vector(name(names.router_bias), moe.num_experts));
   }
-  for (int expert = 0; expert < moe.num_experts; ++expert) {
-    HM_ASSIGN(FfnWeights ffn, LoadFfn(loader,
-                                      {.gate = TensorName(names.expert_gate, layer, expert),
-                                       .up = TensorName(names.expert_up, layer, expert),
-                                       .down = TensorName(names.expert_down, layer, expert)},
-                                      h, moe.expert_dim, false));
-    w->experts.push_back(std::move(ffn));
-  }
+  HM_TRY(LoadExperts(loader, model, layer, on_disk, &w->experts));
   if (moe.shared_dim == 0) return {};
   HM_ASSIGN(w->shared, LoadFfn(loader,
                                {.gate = name(names.shared_gate),
@@ -49,7 +65,7 @@ Status LoadMoe(WeightLoader* loader, const ModelDescription& model, int layer, L
 }
 
 Result<LayerWeights> LoadLayer(WeightLoader* loader, const ModelDescription& model, int layer,
-                               FfnKind ffn) {
+                               FfnKind ffn, ExpertCatalog* on_disk) {
   const TensorNames& names = model.names;
   const AttentionDescription& attention = model.attention;
   const int64_t h = model.hidden_dim;
@@ -68,7 +84,7 @@ Result<LayerWeights> LoadLayer(WeightLoader* loader, const ModelDescription& mod
   HM_ASSIGN(w.o, loader->LinearLayer(name(names.o), h, o_inputs, attention.output_bias));
   HM_ASSIGN(w.ffn_norm, loader->Vector(name(names.ffn_norm) + ".weight", h));
   if (ffn == FfnKind::kMoe) {
-    HM_TRY(LoadMoe(loader, model, layer, &w));
+    HM_TRY(LoadMoe(loader, model, layer, on_disk, &w));
     return w;
   }
   HM_ASSIGN(w.ffn, LoadFfn(loader,
@@ -79,7 +95,8 @@ Result<LayerWeights> LoadLayer(WeightLoader* loader, const ModelDescription& mod
   return w;
 }
 
-Result<MtpWeights> LoadMtp(WeightLoader* loader, const ModelDescription& model, int layer) {
+Result<MtpWeights> LoadMtp(WeightLoader* loader, const ModelDescription& model, int layer,
+                           ExpertCatalog* on_disk) {
   const TensorNames& names = model.names;
   const int64_t h = model.hidden_dim;
   const auto name = [layer](const std::string& pattern) { return TensorName(pattern, layer); };
@@ -87,8 +104,8 @@ Result<MtpWeights> LoadMtp(WeightLoader* loader, const ModelDescription& model, 
   HM_ASSIGN(w.embed_norm, loader->Vector(name(names.mtp_embed_norm) + ".weight", h));
   HM_ASSIGN(w.hidden_norm, loader->Vector(name(names.mtp_hidden_norm) + ".weight", h));
   HM_ASSIGN(w.projection, loader->LinearLayer(name(names.mtp_projection), h, 2 * h, false));
-  HM_ASSIGN(w.layer,
-            LoadLayer(loader, model, layer, model.has_moe() ? FfnKind::kMoe : FfnKind::kDense));
+  HM_ASSIGN(w.layer, LoadLayer(loader, model, layer,
+                               model.has_moe() ? FfnKind::kMoe : FfnKind::kDense, on_disk));
   HM_ASSIGN(w.final_norm, loader->Vector(name(names.mtp_final_norm) + ".weight", h));
   return w;
 }
@@ -113,7 +130,7 @@ size_t ModelWeights::size_bytes() const {
 
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
                                  const ModelDescription& description, ThreadPool* pool,
-                                 const LoadOptions& options) {
+                                 const LoadOptions& options, ExpertCatalog* on_disk) {
   WeightLoader loader(checkpoint, pool, options);
   const TensorNames& names = description.names;
   const int64_t v = description.vocab_size;
@@ -121,8 +138,9 @@ Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
   ModelWeights weights;
   HM_ASSIGN(weights.embed, loader.Find(names.embed + ".weight", tensor::Shape{v, h}));
   for (int layer = 0; layer < description.num_layers(); ++layer) {
-    HM_ASSIGN(LayerWeights w, LoadLayer(&loader, description, layer,
-                                        description.layers[static_cast<size_t>(layer)].ffn));
+    HM_ASSIGN(LayerWeights w,
+              LoadLayer(&loader, description, layer,
+                        description.layers[static_cast<size_t>(layer)].ffn, on_disk));
     weights.layers.push_back(std::move(w));
   }
   HM_ASSIGN(weights.final_norm, loader.Vector(names.final_norm + ".weight", h));
@@ -130,7 +148,7 @@ Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
   const std::string& head = description.tied_embeddings ? names.embed : names.lm_head;
   HM_ASSIGN(weights.lm_head, loader.LinearLayer(head, v, h, false));
   for (int i = 0; i < description.num_mtp_layers; ++i) {
-    HM_ASSIGN(MtpWeights w, LoadMtp(&loader, description, description.num_layers() + i));
+    HM_ASSIGN(MtpWeights w, LoadMtp(&loader, description, description.num_layers() + i, on_disk));
     weights.mtp.push_back(std::move(w));
   }
   HM_TRY(HandleUnusedTensors(

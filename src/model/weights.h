@@ -64,7 +64,7 @@ struct LayerWeights {
   FfnWeights ffn;                   ///< dense layers
   Linear router;                    ///< MoE layers: [E, H]
   std::vector<float> router_bias;   ///< [E], empty without
-  std::vector<FfnWeights> experts;  ///< MoE layers
+  std::vector<FfnWeights> experts;  ///< MoE layers; empty where experts stay on disk
   FfnWeights shared;                ///< MoE layers with a shared expert
 };
 
@@ -115,10 +115,13 @@ void ForEachFfnMatrix(const FfnWeights& ffn, const Visit& visit) {
   visit(ffn.down.weight);
 }
 
-/// Loads and packs everything that `description` names and `options` ask for. Errors name tensor,
-/// expected and found.
+class ExpertCatalog;
+
+/// Loads and packs everything that `description` names and `options` ask for. With `on_disk`,
+/// routed experts are left where they are and entered there. Errors name tensor, expected and
+/// found.
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
                                  const ModelDescription& description, ThreadPool* pool,
-                                 const LoadOptions& options);
+                                 const LoadOptions& options, ExpertCatalog* on_disk = nullptr);
 
 }  // namespace halfmoon::model

@@ -2,6 +2,7 @@
 #include "model/workspace.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace halfmoon::model {
 namespace {
@@ -192,6 +193,12 @@ Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& lay
     expert_out = RowBuffer(choices, h);
     expert_ids.resize(static_cast<size_t>(choices));
     expert_weights.resize(static_cast<size_t>(choices));
+    all_experts.resize(static_cast<size_t>(model.moe.num_experts));
+    std::iota(all_experts.begin(), all_experts.end(), 0);
+    foretold.ids.resize(static_cast<size_t>(model.moe.top_k));
+    foretold.weights.resize(static_cast<size_t>(model.moe.top_k));
+    foretold.votes.resize(static_cast<size_t>(model.moe.num_experts));
+    foretold.ranked.reserve(static_cast<size_t>(model.moe.num_experts));
     groups = ExpertGroups(static_cast<size_t>(choices), model.moe.num_experts);
     if (model.moe.shared_dim > 0) {
       shared_gate = RowBuffer(t, model.moe.shared_dim);

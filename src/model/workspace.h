@@ -92,6 +92,14 @@ struct LatentBuffers {
   std::vector<bool> expands;  ///< of each part
 };
 
+/// Scratch for foretelling the experts of the next layer.
+struct ForetoldExperts {
+  std::vector<int32_t> ids;     ///< [K] of one token
+  std::vector<float> weights;   ///< [K]
+  std::vector<float> votes;     ///< [E] sums of weights
+  std::vector<int32_t> ranked;  ///< at most E experts
+};
+
 /// All buffers of Forward.
 struct Workspace {
   Workspace(const ModelDescription& model, const kernels::KvLayout& layout,
@@ -115,17 +123,23 @@ struct Workspace {
   tensor::AlignedBuffer attention_scratch;
   std::vector<int32_t> expert_ids;    ///< [T, K] chosen, ascending within a token
   std::vector<float> expert_weights;  ///< [T, K]
+  std::vector<int32_t> all_experts;   ///< 0 .. E - 1
   ExpertGroups groups;
+  ForetoldExperts foretold;
   std::vector<kernels::MatMulJob> jobs;
 };
+
+class ExpertStore;
 
 /// The layer that a block computes.
 struct LayerContext {
   const LayerWeights& weights;
   const LayerDescription& description;
-  const kernels::KvLayout& layout;  ///< of the pages at hand
-  int kv_layer = 0;                 ///< which layer of the pages
-  int id = 0;                       ///< as captures name it
+  const kernels::KvLayout& layout;         ///< of the pages at hand
+  int kv_layer = 0;                        ///< which layer of the pages
+  int id = 0;                              ///< as captures name it
+  const LayerWeights* next_moe = nullptr;  ///< of the next MoE layer; null: there is none
+  int next_moe_id = 0;                     ///< its id
 };
 
 /// What a block needs to know of the step.
@@ -136,6 +150,7 @@ struct Step {
   int64_t num_rows = 0;  ///< T
   std::span<const kernels::AttentionSequence> sequences;
   Capture* capture = nullptr;
+  ExpertStore* experts = nullptr;  ///< null: all experts are in memory
 
   std::span<float> attention_scratch() const {
     return {workspace.attention_scratch.as<float>(),

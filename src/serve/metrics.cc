@@ -90,6 +90,21 @@ void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& fami
   counter("halfmoon_engine_steps_total", "Steps of the engine.", stats.steps);
   counter("halfmoon_preemptions_total", "Sequences that had to give their pages back.",
           stats.preemptions);
+  const model::ExpertStats& experts = stats.experts;
+  counter("halfmoon_expert_hits_total", "Experts of a layer and step found in memory.",
+          experts.hits);
+  counter("halfmoon_expert_misses_total", "Experts of a layer and step that were on disk.",
+          experts.misses);
+  counter("halfmoon_experts_prefetched_total", "Experts read because they were foretold.",
+          experts.prefetched);
+  counter("halfmoon_experts_prefetched_used_total", "Foretold experts that were then used.",
+          experts.prefetched_used);
+  counter("halfmoon_expert_read_bytes_total", "Bytes of experts read from disk.",
+          experts.bytes_read);
+  counter("halfmoon_expert_wait_us_total", "Microseconds that steps stood still for the disk.",
+          experts.wait_us);
+  counter("halfmoon_expert_errors_total", "Steps that failed for want of an expert.",
+          experts.errors);
 }
 
 std::string_view OutcomeName(Outcome outcome) {

@@ -59,6 +59,16 @@ def test_logits_equal_those_of_the_folder(logits, convert, golden, variant):
     assert np.linalg.norm(found - expected) <= RELATIVE_RMS * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("flags", [(), ("--joint-experts",)], ids=["stacks", "joint"])
+def test_stacked_experts_on_disk_give_the_same_logits(halfmoon_run, convert, golden, tmp_path, flags):
+    model = convert("qwen3_moe/norm_topk", *flags)
+    lists = prompts(golden / "qwen3_moe" / "norm_topk")
+    expected = logits(halfmoon_run, model, lists, tmp_path)
+    # 36 experts of 28 to 37 kB in memory; room for about a third.
+    found = logits(halfmoon_run, model, lists, tmp_path, "--expert-memory", "512K")
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("variant", ["deepseek_v3/bf16", "deepseek_v3/no_q_lora_no_yarn", "kimi_k2/bf16"])
 def test_older_and_newer_layouts_of_latent_models_are_equal(logits, convert, golden, variant):
     lists = prompts(golden / variant)

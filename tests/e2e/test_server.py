@@ -4,7 +4,9 @@
 import concurrent.futures
 import http.client
 import json
+import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -173,6 +175,27 @@ def test_short_context_is_kept(start_server):
         assert "100" in caught.value.message and "64" in caught.value.message
         answer = client.completions.create(model="", prompt=[5] * 60, max_tokens=50, extra_body={"ignore_eos": True})
         assert answer.usage.completion_tokens == 4 and answer.choices[0].finish_reason == "length"
+
+
+def test_experts_on_disk_answer_the_same_and_survive_a_broken_file(start_server, golden, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(golden / "minimax_m2" / "bf16", folder)
+    request = {"model": "", "prompt": [7, 30, 99, 12] * 10, "max_tokens": 20, "temperature": 1, "seed": 5,
+               "extra_body": {"ignore_eos": True}}
+    with connect(start_server(model=folder)) as client:
+        expected = client.completions.create(**request).choices[0].text
+    server = start_server("--expert-memory", "512K", model=folder)
+    with connect(server) as client:
+        assert client.completions.create(**request).choices[0].text == expected
+        assert metric(server, "halfmoon_expert_misses_total") > 0
+        assert metric(server, "halfmoon_expert_read_bytes_total") > 0
+        file = folder / "model.safetensors"
+        os.truncate(file, file.stat().st_size * 3 // 4)
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.completions.create(**{**request, "prompt": [40, 3, 77, 21] * 30})
+        assert "model.safetensors" in caught.value.message and ".experts." in caught.value.message
+    assert server.status("/ready") == 200
+    assert metric(server, "halfmoon_expert_errors_total") > 0
 
 
 def test_metrics_count(server):

@@ -76,7 +76,7 @@ void Run(halfmoon::model::Model* model) {
   ids.resize(std::min(ids.size(), static_cast<size_t>(model->max_context())));
   halfmoon::model::ContiguousKv kv(model->kv_layout(), static_cast<int64_t>(ids.size()));
   const halfmoon::model::SequenceChunk chunk{.ids = ids, .kv = kv.view()};
-  model->Forward({&chunk, 1});
+  if (!model->Forward({&chunk, 1}).ok()) std::abort();
   if (model->logits().size() < static_cast<size_t>(model->vocab_size())) std::abort();
 }
 

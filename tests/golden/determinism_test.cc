@@ -92,7 +92,7 @@ TEST_P(Determinism, Logits_InBatchOf16_SameBits) {
       who.push_back(i);
     }
     if (step.empty()) break;
-    model->Forward(step);
+    ASSERT_TRUE(model->Forward(step).ok());
     const float* row = model->logits().data();
     for (size_t j = 0; j < step.size(); ++j) {
       const size_t floats = step[j].ids.size() * v;
@@ -129,12 +129,12 @@ TEST_P(Determinism, Logits_PrefixFromOtherSequencesPages_SameBits) {
   other.push_back(prompt[0]);
   const model::SequenceChunk first{.ids = other,
                                    .kv = {.base = arena.data(), .page_table = first_table}};
-  model->Forward({&first, 1});
+  ASSERT_TRUE(model->Forward({&first, 1}).ok());
   const model::SequenceChunk second{.ids = {prompt.data() + shared, prompt.size() - shared},
                                     .start = static_cast<int32_t>(shared),
                                     .kv = {.base = arena.data(), .page_table = second_table},
                                     .logits = model::LogitsMode::kAll};
-  model->Forward({&second, 1});
+  ASSERT_TRUE(model->Forward({&second, 1}).ok());
   const std::vector<float> got(model->logits().begin(), model->logits().end());
   const auto skip = static_cast<std::ptrdiff_t>(shared * static_cast<size_t>(model->vocab_size()));
   EXPECT_TRUE(SameBits(std::vector<float>(want.begin() + skip, want.end()), got));

@@ -98,7 +98,7 @@ TEST_P(ExpandedPrefill, MixedSteps_SameBitsAsAlone) {
            .kv = kv[i].view(),
            .logits = model::LogitsMode::kAll});
     }
-    model->Forward(batch);
+    EXPECT_TRUE(model->Forward(batch).ok());
     const float* row = model->logits().data();
     for (size_t i = 0; i < batch.size(); ++i) {
       const size_t floats = batch[i].ids.size() * v;

@@ -72,7 +72,7 @@ void ExpectReferenceGreedy(const Variant& variant, model::Model* model) {
     std::vector<int32_t> got;
     while (got.size() < want.size()) {
       const model::SequenceChunk chunk{.ids = next, .start = start, .kv = kv.view()};
-      model->Forward({&chunk, 1});
+      ASSERT_TRUE(model->Forward({&chunk, 1}).ok());
       start += static_cast<int32_t>(next.size());
       next = {static_cast<int32_t>(ArgMax(model->logits().data(), model->vocab_size()))};
       got.push_back(next[0]);

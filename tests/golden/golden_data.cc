@@ -183,6 +183,8 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.max_context = 1024;
   options.load_mtp = spec.load_mtp;
   options.mla_prefill = spec.mla_prefill;
+  options.expert_memory_bytes = spec.expert_memory_bytes;
+  if (spec.open_experts) options.open_experts = spec.open_experts;
   // Families that only a file describes: users get it with the examples.
   const std::filesystem::path description =
       std::filesystem::path(HALFMOON_SOURCE_DIR) / "examples" / "descriptions" /
@@ -202,7 +204,8 @@ std::vector<float> AllLogits(model::Model* model, const std::vector<int32_t>& id
                                      .start = static_cast<int32_t>(begin),
                                      .kv = kv.view(),
                                      .logits = model::LogitsMode::kAll};
-    model->Forward({&piece, 1}, capture);
+    const Status computed = model->Forward({&piece, 1}, capture);
+    if (!computed.ok()) throw std::runtime_error(computed.error().message());
     logits.insert(logits.end(), model->logits().begin(), model->logits().end());
   }
   return logits;

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,6 +69,10 @@ struct LoadSpec {
   int threads = 2;
   bool load_mtp = false;
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
+  size_t expert_memory_bytes = 0;
+  /// Empty: as the product does.
+  std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path>)>
+      open_experts = {};
 };
 
 LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const LoadSpec& spec);

@@ -130,7 +130,7 @@ TEST_P(DraftParity, Mtp_HiddenPrompt_MatchesReference) {
                                   .hidden = {hidden.data() + begin * h, count * h},
                                   .start = static_cast<int32_t>(begin),
                                   .kv = kv.view()};
-      target->ForwardMtp({&piece, 1}, true);
+      ASSERT_TRUE(target->ForwardMtp({&piece, 1}, true).ok());
       logits.insert(logits.end(), target->logits().begin(), target->logits().end());
       states.insert(states.end(), target->final_hidden().begin(), target->final_hidden().end());
     }
