@@ -62,7 +62,9 @@ struct LoadOptions {
   std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path> files)>
       open_experts =
           [](std::span<const std::filesystem::path> files) { return OpenFileReader(files); };
-  bool load_mtp = false;  ///< the draft layer for multi-token prediction too, where there is one
+  /// The draft layer for multi-token prediction too, where there is one. Its KV is one more layer
+  /// of each page.
+  bool load_mtp = false;
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
 };
@@ -110,7 +112,8 @@ struct MtpChunk {
   std::span<const int32_t> next_ids;  ///< T >= 1: tokens at start + 1 .. start + T
   std::span<const float> hidden;      ///< [T, H]
   int32_t start = 0;
-  kernels::PagedKv kv;  ///< of mtp_kv_layout(); positions 0 .. start + T - 1
+  kernels::PagedKv kv;  ///< the sequence's pages, for positions 0 .. start + T - 1
+  LogitsMode logits = LogitsMode::kLast;
 };
 
 /// What one token costs in matrix products, attention and norms aside.
@@ -165,12 +168,14 @@ class Model {
 
   /// Draft layers that were loaded: 0 or 1.
   int num_mtp_layers() const;
-  const kernels::KvLayout& mtp_kv_layout() const;
+  /// [T, H] after the final norm, for every row of the last Forward: what the draft layer reads.
+  /// Only with a draft layer; ForwardMtp leaves it alone.
+  std::span<const float> row_hidden() const;
   /// The draft layer (models.md 0, Multi-token prediction). Row i of a chunk predicts the token at
-  /// start + i + 2; logits() and final_hidden() then hold one row a chunk, or all with `all_rows`,
-  /// the latter to be fed back for recursive drafting. Requires num_mtp_layers() > 0 and limits as
-  /// Forward, and the same errors.
-  Status ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows = false) noexcept;
+  /// start + i + 2; logits() and final_hidden() then hold the rows that were asked for, the latter
+  /// to be fed back for recursive drafting. Requires num_mtp_layers() > 0 and limits as Forward,
+  /// and has the same errors.
+  Status ForwardMtp(std::span<const MtpChunk> chunks) noexcept;
 
  private:
   struct Impl;

@@ -92,13 +92,15 @@ struct Model::Impl {
         options(load_options),
         max_context(context),
         stream(*pool, load_options.isa),
-        layout(LayoutOf(description, load_options, description.num_layers())),
-        mtp_layout(LayoutOf(description, load_options, description.num_mtp_layers)),
+        layout(LayoutOf(description, load_options,
+                        description.num_layers() + description.num_mtp_layers)),
         workspace(description, layout, load_options, context, pool->num_threads()) {
     sequences.reserve(static_cast<size_t>(options.max_sequences));
     logit_rows.reserve(static_cast<size_t>(options.max_step_tokens));
     if (!weights.mtp.empty()) {
       mtp_input = RowBuffer(options.max_step_tokens, 2 * description.hidden_dim);
+      row_hidden.resize(static_cast<size_t>(options.max_step_tokens) *
+                        static_cast<size_t>(description.hidden_dim));
     }
   }
 
@@ -137,7 +139,6 @@ struct Model::Impl {
   int max_context;
   kernels::Stream stream;
   kernels::KvLayout layout;
-  kernels::KvLayout mtp_layout;
   Workspace workspace;
   RowBuffer mtp_input;  // [T, 2 H]; empty without a draft layer
   std::vector<kernels::AttentionSequence> sequences;
@@ -146,6 +147,7 @@ struct Model::Impl {
   std::vector<int32_t> row_positions;
   std::vector<float> logits;        // grows to the largest request seen
   std::vector<float> final_hidden;  // likewise
+  std::vector<float> row_hidden;    // [T, H]; empty without a draft layer
   size_t num_logit_rows = 0;
 };
 
@@ -266,7 +268,11 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
           : DescribeByFile(options.description_file, checkpoint->config());
   if (!described.ok()) return described.error().WithContext(file);
   ModelDescription description = std::move(described).value();
-  if (!options.load_mtp) description.num_mtp_layers = 0;
+  // A config may tell of a draft layer that whoever converted the weights has left out.
+  const bool has_draft_layer =
+      checkpoint->Find(TensorName(description.names.mtp_projection, description.num_layers()) +
+                       ".weight") != nullptr;
+  if (!options.load_mtp || !has_draft_layer) description.num_mtp_layers = 0;
   HM_TRY(CheckOptions(description, options).WithContext(file));
   const int context = options.max_context == 0 ? description.max_positions : options.max_context;
 
@@ -330,7 +336,8 @@ std::string Model::fingerprint() const {
       std::to_string(static_cast<int>(impl_->options.activation)) + "/" +
       std::string(kernels::IsaName(impl_->stream.isa())) + "/" +
       std::to_string(kernels::kKvFormatVersion) + "/" + std::to_string(kArithmeticVersion) +
-      (impl_->options.mla_prefill == MlaPrefill::kExpanded ? "/expanded" : "");
+      (impl_->options.mla_prefill == MlaPrefill::kExpanded ? "/expanded" : "") +
+      (impl_->weights.mtp.empty() ? "" : "/mtp");
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
 
@@ -359,11 +366,17 @@ Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) n
                      impl.description.hidden_dim, impl.description.norm_eps, normed);
     impl.KeepHidden(capture, "final", normed);
   }
+  if (!impl.weights.mtp.empty()) {
+    const int64_t h = impl.description.hidden_dim;
+    kernels::RmsNorm(impl.stream, hidden, impl.weights.final_norm.data(), h,
+                     impl.description.norm_eps,
+                     {.data = impl.row_hidden.data(), .count = num_rows, .stride = h});
+  }
   impl.Head(impl.weights.final_norm);
   return {};
 }
 
-Status Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexcept {
+Status Model::ForwardMtp(std::span<const MtpChunk> chunks) noexcept {
   Impl& impl = *impl_;
   HM_CHECK(!impl.weights.mtp.empty());
   const MtpWeights& draft = impl.weights.mtp.front();
@@ -372,8 +385,7 @@ Status Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexce
   impl.Begin();
   for (const MtpChunk& chunk : chunks) {
     HM_CHECK(chunk.hidden.size() == chunk.next_ids.size() * static_cast<size_t>(h));
-    impl.WantLogits(all_rows ? LogitsMode::kAll : LogitsMode::kLast,
-                    impl.AddRows(chunk.next_ids, chunk.start, chunk.kv));
+    impl.WantLogits(chunk.logits, impl.AddRows(chunk.next_ids, chunk.start, chunk.kv));
   }
   const auto num_rows = static_cast<int64_t>(impl.row_ids.size());
   HM_CHECK(num_rows <= impl.options.max_step_tokens);
@@ -400,8 +412,8 @@ Status Model::ForwardMtp(std::span<const MtpChunk> chunks, bool all_rows) noexce
   const LayerDescription layer{.ffn = impl.description.has_moe() ? FfnKind::kMoe : FfnKind::kDense};
   HM_TRY(impl.RunLayer(impl.MakeStep(nullptr), {.weights = draft.layer,
                                                 .description = layer,
-                                                .layout = impl.mtp_layout,
-                                                .kv_layer = 0,
+                                                .layout = impl.layout,
+                                                .kv_layer = impl.description.num_layers(),
                                                 .id = impl.description.num_layers()}));
   impl.Head(draft.final_norm);
   return {};
@@ -418,6 +430,6 @@ std::span<const float> Model::final_hidden() const {
 }
 
 int Model::num_mtp_layers() const { return static_cast<int>(impl_->weights.mtp.size()); }
-const kernels::KvLayout& Model::mtp_kv_layout() const { return impl_->mtp_layout; }
+std::span<const float> Model::row_hidden() const { return impl_->row_hidden; }
 
 }  // namespace halfmoon::model

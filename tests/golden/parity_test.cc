@@ -121,7 +121,7 @@ TEST_P(DraftParity, Mtp_HiddenPrompt_MatchesReference) {
   const auto h = static_cast<size_t>(target->description().hidden_dim);
   const size_t rows = ids.size() - 1;
   for (const size_t chunk : {rows, size_t{1}, size_t{7}}) {
-    model::ContiguousKv kv(target->mtp_kv_layout(), static_cast<int64_t>(rows));
+    model::ContiguousKv kv(target->kv_layout(), static_cast<int64_t>(rows));
     std::vector<float> logits;
     std::vector<float> states;
     for (size_t begin = 0; begin < rows; begin += chunk) {
@@ -129,8 +129,9 @@ TEST_P(DraftParity, Mtp_HiddenPrompt_MatchesReference) {
       const model::MtpChunk piece{.next_ids = {ids.data() + begin + 1, count},
                                   .hidden = {hidden.data() + begin * h, count * h},
                                   .start = static_cast<int32_t>(begin),
-                                  .kv = kv.view()};
-      ASSERT_TRUE(target->ForwardMtp({&piece, 1}, true).ok());
+                                  .kv = kv.view(),
+                                  .logits = model::LogitsMode::kAll};
+      ASSERT_TRUE(target->ForwardMtp({&piece, 1}).ok());
       logits.insert(logits.end(), target->logits().begin(), target->logits().end());
       states.insert(states.end(), target->final_hidden().begin(), target->final_hidden().end());
     }
