@@ -8,12 +8,17 @@
 #include <thread>
 #include <utility>
 
+#include "engine/make_drafter.h"
+#include "engine/speculator.h"
 #include "engine/step_loop.h"
 
 namespace halfmoon::engine {
 namespace {
 
 constexpr int32_t kMaxLogprobs = 20;
+// A row of logits is 600 kB for a vocabulary of 150 k, and each guess that is checked has one. That
+// keeps their buffer in tens of megabytes.
+constexpr int32_t kMaxDraftTokens = 64;
 
 class Handle final : public RequestHandle {
  public:
@@ -38,14 +43,15 @@ class Handle final : public RequestHandle {
 class EngineImpl final : public Engine {
  public:
   EngineImpl(std::unique_ptr<StepModel> model, const Clock* clock, const EngineOptions& options,
-             const StepLoop::Config& config, store::PageMemory memory)
+             const StepLoop::Config& config, store::PageMemory memory,
+             std::unique_ptr<Speculator> speculator)
       : model_(std::move(model)),
         options_(options),
         max_request_tokens_(config.max_request_tokens),
         max_context_(model_->max_context()),
         vocab_size_(model_->vocab_size()),
         mailbox_(options.max_queued),
-        loop_(model_.get(), clock, config, std::move(memory), &mailbox_),
+        loop_(model_.get(), clock, config, std::move(memory), std::move(speculator), &mailbox_),
         thread_([this] { loop_.Run(); }) {}
   EngineImpl(const EngineImpl&) = delete;
   EngineImpl& operator=(const EngineImpl&) = delete;
@@ -145,10 +151,19 @@ Status CheckAtLeastOne(const char* name, int value) {
 
 Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, const Clock* clock,
                                               const EngineOptions& options) {
+  HM_ASSIGN(std::unique_ptr<Drafter> drafter, MakeDrafter(options, nullptr));
+  return Start(std::move(model), clock, options, std::move(drafter));
+}
+
+Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, const Clock* clock,
+                                              const EngineOptions& options,
+                                              std::unique_ptr<Drafter> drafter) {
   HM_TRY(CheckAtLeastOne("max_running", options.max_running));
   HM_TRY(CheckAtLeastOne("max_queued", options.max_queued));
   HM_TRY(CheckAtLeastOne("step_tokens", options.step_tokens));
   HM_TRY(CheckAtLeastOne("stream_capacity", options.stream_capacity));
+  const SpeculationOptions& speculation = options.speculation;
+  HM_TRY(CheckAtLeastOne("speculation.max_tokens", speculation.max_tokens));
   const kernels::KvLayout& layout = model->kv_layout();
   const size_t num_pages =
       std::min(options.kv_bytes / layout.page_bytes(), static_cast<size_t>(INT32_MAX));
@@ -167,10 +182,19 @@ Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, 
   limits.step_tokens = std::min<int32_t>(options.step_tokens, model->max_step_tokens());
   // Each running sequence can have at least one token of a step.
   limits.max_running = std::min({options.max_running, model->max_sequences(), limits.step_tokens});
+  std::unique_ptr<Speculator> speculator;
+  if (drafter != nullptr) {
+    limits.draft_tokens = std::min(kMaxDraftTokens, limits.step_tokens);
+    speculator = std::make_unique<Speculator>(
+        std::move(drafter), clock,
+        Speculator::Options{.max_depth = std::min(speculation.max_tokens, limits.draft_tokens),
+                            .budget_tokens = limits.draft_tokens,
+                            .adaptive = speculation.adaptive});
+  }
   config.max_request_tokens = static_cast<int32_t>(
       std::min<int64_t>(model->max_context(), int64_t{config.table.num_pages} * layout.block_size));
-  return std::unique_ptr<Engine>(
-      std::make_unique<EngineImpl>(std::move(model), clock, options, config, std::move(memory)));
+  return std::unique_ptr<Engine>(std::make_unique<EngineImpl>(
+      std::move(model), clock, options, config, std::move(memory), std::move(speculator)));
 }
 
 }  // namespace halfmoon::engine

@@ -24,6 +24,7 @@ class Model;
 
 namespace halfmoon::engine {
 
+class Drafter;
 class StepModel;
 
 /// How the next token is chosen. Same seed, same output: the random number of a token depends on
@@ -114,6 +115,27 @@ class RequestHandle {
   virtual void Cancel() = 0;
 };
 
+/// Where guesses at the next tokens come from.
+enum class DraftSource {
+  kNone,
+  kNgram,  ///< what followed the last time the sequence was at this point
+  kMtp,    ///< the model's own draft layer, which has to be loaded (LoadOptions::load_mtp)
+  kModel,  ///< a smaller model with the same vocabulary
+};
+
+/// Speculative decoding: tokens are guessed ahead and checked together in one step. A guess counts
+/// only where it equals the token that plain decoding chooses at that place, so outputs are the
+/// same with and without, at any temperature; only their speed differs.
+struct SpeculationOptions {
+  DraftSource source = DraftSource::kNone;
+  int max_tokens = 8;    ///< most guesses of a sequence in a step, 1 to 64
+  bool adaptive = true;  ///< as many as pay by what is measured, down to none; off: always the most
+  /// kModel: outlives the engine, and only the engine computes with it. Ids have to mean the same
+  /// in both models; rows of padding may differ.
+  model::Model* draft_model = nullptr;
+  size_t draft_kv_bytes = 0;  ///< kModel: budget of its KV pages
+};
+
 struct EngineOptions {
   size_t kv_bytes =
       0;  ///< budget of KV pages; at least one sequence of the model's context should fit
@@ -122,6 +144,7 @@ struct EngineOptions {
   int step_tokens = 512;      ///< token budget of a step
   int stream_capacity = 256;  ///< events buffered per request
   bool prefix_cache = true;
+  SpeculationOptions speculation;
 };
 
 /// A snapshot for /metrics and logs. Counters since start, gauges now.
@@ -136,19 +159,27 @@ struct EngineStats {
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;
-  uint64_t finished[4] = {};  ///< by FinishReason
+  uint64_t drafts = 0;                 ///< steps of a sequence that had guesses to check
+  uint64_t draft_tokens = 0;           ///< guesses in them
+  uint64_t accepted_draft_tokens = 0;  ///< of these, what came true
+  uint64_t finished[4] = {};           ///< by FinishReason
   model::ExpertStats experts;
 };
 
 /// Thread-safe.
 class Engine {
  public:
-  /// Starts the engine thread. The model and clock outlive the engine.
+  /// Starts the engine thread. The model and clock outlive the engine. Errors: kInvalidArgument
+  /// naming the option, kResourceExhausted where memory for the pages cannot be had.
   static Result<std::unique_ptr<Engine>> Start(model::Model* model, const Clock* clock,
                                                const EngineOptions& options);
   /// The same over anything that computes steps (step_model.h), which the engine then owns.
   static Result<std::unique_ptr<Engine>> Start(std::unique_ptr<StepModel> model, const Clock* clock,
                                                const EngineOptions& options);
+  /// The same with guesses from `drafter` in place of options.speculation.source.
+  static Result<std::unique_ptr<Engine>> Start(std::unique_ptr<StepModel> model, const Clock* clock,
+                                               const EngineOptions& options,
+                                               std::unique_ptr<Drafter> drafter);
   virtual ~Engine() = default;  ///< as Shutdown
 
   /// Queues a request. Errors: kInvalidArgument (empty prompt, id out of range, prompt + 1 does not

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/drafter.h"
 #include "engine/engine.h"
 #include "engine/toy_model.h"
 
@@ -54,6 +56,34 @@ inline Output ReadAll(RequestHandle* handle) {
     }
   }
   return output;
+}
+
+/// The bits of a logprob, so that "the same" means the same.
+inline std::vector<uint32_t> LogprobBits(const std::vector<TokenEvent>& tokens) {
+  std::vector<uint32_t> bits;
+  for (const TokenEvent& token : tokens) {
+    bits.push_back(std::bit_cast<uint32_t>(token.logprob));
+    for (const Logprob& top : token.top) {
+      bits.push_back(static_cast<uint32_t>(top.id));
+      bits.push_back(std::bit_cast<uint32_t>(top.logprob));
+    }
+  }
+  return bits;
+}
+
+/// Everything that a client sees of a request, but for progress and cache hits.
+inline void ExpectSame(const Output& got, const Output& want, const std::string& what) {
+  EXPECT_EQ(got.ids, want.ids) << what;
+  EXPECT_EQ(LogprobBits(got.tokens), LogprobBits(want.tokens)) << what;
+  EXPECT_EQ(got.finish.reason, want.finish.reason) << what;
+  EXPECT_EQ(got.finish.error.has_value(), want.finish.error.has_value()) << what;
+  if (got.finish.error.has_value() && want.finish.error.has_value()) {
+    EXPECT_EQ(got.finish.error->message(), want.finish.error->message()) << what;
+  }
+  ASSERT_EQ(got.prompt.has_value(), want.prompt.has_value()) << what;
+  if (!got.prompt.has_value()) return;
+  EXPECT_EQ(LogprobBits(got.prompt->prompt_logprobs), LogprobBits(want.prompt->prompt_logprobs))
+      << what;
 }
 
 // Lets the engine thread stop in front of its steps, so that a test decides what meets in one.
@@ -104,8 +134,11 @@ class EngineTest : public ::testing::Test {
       gate_.Pass();
       if (inner) inner(chunks);
     };
+    auto model = std::make_unique<ToyModel>(toy, &counters_);
     Result<std::unique_ptr<Engine>> engine =
-        Engine::Start(std::make_unique<ToyModel>(toy, &counters_), &clock_, options);
+        drafter_ == nullptr
+            ? Engine::Start(std::move(model), &clock_, options)
+            : Engine::Start(std::move(model), &clock_, options, std::move(drafter_));
     ASSERT_TRUE(engine.ok()) << engine.error().message();
     engine_ = std::move(*engine);
   }
@@ -156,6 +189,7 @@ class EngineTest : public ::testing::Test {
   ManualClock clock_;
   Gate gate_;
   ToyCounters counters_;
+  std::unique_ptr<Drafter> drafter_;  // goes to the next engine that is started
   std::unique_ptr<Engine> engine_;
   std::string message_;
 };

@@ -28,8 +28,8 @@ class WakeSignal {
 };
 
 /// A bounded queue of events with a notification. The engine asks full() before it computes for the
-/// request, and one step adds at most a prompt, a token and a finish event, so the queue never
-/// holds more than capacity + 3. Thread-safe.
+/// request and before each further token of a step, so the queue never holds more than capacity +
+/// 3: a prompt, a token and a finish event. Thread-safe.
 class EventStream {
  public:
   EventStream(int capacity, std::shared_ptr<WakeSignal> wake)

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "engine/engine.h"
+#include "engine/make_drafter.h"
 #include "engine/step_model.h"
 
 namespace halfmoon::engine {
@@ -31,7 +32,8 @@ class ModelAdapter final : public StepModel {
 
 Result<std::unique_ptr<Engine>> Engine::Start(model::Model* model, const Clock* clock,
                                               const EngineOptions& options) {
-  return Start(std::make_unique<ModelAdapter>(model), clock, options);
+  HM_ASSIGN(std::unique_ptr<Drafter> drafter, MakeDrafter(options, model));
+  return Start(std::make_unique<ModelAdapter>(model), clock, options, std::move(drafter));
 }
 
 }  // namespace halfmoon::engine

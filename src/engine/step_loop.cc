@@ -38,7 +38,8 @@ Status CallForeign(const char* what, const Function& function) {
 }  // namespace
 
 StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
-                   store::PageMemory memory, Mailbox* mailbox)
+                   store::PageMemory memory, std::unique_ptr<Speculator> speculator,
+                   Mailbox* mailbox)
     : model_(model),
       clock_(clock),
       mailbox_(mailbox),
@@ -47,8 +48,13 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
       fingerprint_(model->fingerprint()),
       memory_(std::move(memory)),
       table_(config.table),
-      sampler_(model->vocab_size()) {
-  chunks_.reserve(static_cast<size_t>(config.table.limits.max_running));
+      sampler_(model->vocab_size()),
+      speculator_(std::move(speculator)) {
+  const auto max_running = static_cast<size_t>(config.table.limits.max_running);
+  chunks_.reserve(max_running);
+  guesses_.reserve(max_running);
+  // Chunks refer to it, so it must not move while a step is built.
+  chunk_ids_.reserve(static_cast<size_t>(config.table.limits.step_tokens));
   stats_.pages_total = config.table.num_pages;
   PublishStats();
 }
@@ -109,6 +115,7 @@ bool StepLoop::RunStep() {
   stats_.preemptions += plan.preempt.size();
   NoteAdmitted(plan.admit);
   if (plan.shares.empty()) return !plan.preempt.empty() || !plan.admit.empty();
+  ProposeGuesses(plan.shares);
   BuildChunks(plan.shares);
   ++stats_.steps;
   if (Forward(plan.shares)) AfterForward(plan.shares);
@@ -126,23 +133,35 @@ void StepLoop::NoteAdmitted(const std::vector<sched::SeqId>& ids) {
 
 void StepLoop::BuildChunks(const std::vector<sched::Share>& shares) {
   chunks_.clear();
-  for (const sched::Share& share : shares) {
+  chunk_ids_.clear();
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const sched::Share& share = shares[i];
     const sched::Sequence& sequence = table_.At(share.id);
-    chunks_.push_back({.ids = std::span(sequence.ids)
-                                  .subspan(static_cast<size_t>(sequence.computed_tokens),
-                                           static_cast<size_t>(share.tokens)),
-                       .start = sequence.computed_tokens,
-                       .kv = {.base = memory_.base(), .page_table = sequence.page_table},
-                       .logits = LogitsFor(active_.at(share.id), sequence, share.tokens)});
+    std::span<const int32_t> ids = std::span(sequence.ids)
+                                       .subspan(static_cast<size_t>(sequence.computed_tokens),
+                                                static_cast<size_t>(share.tokens));
+    const std::vector<int32_t>& guesses = guesses_[i];
+    if (!guesses.empty()) {
+      const size_t first = chunk_ids_.size();
+      chunk_ids_.insert(chunk_ids_.end(), ids.begin(), ids.end());
+      chunk_ids_.insert(chunk_ids_.end(), guesses.begin(), guesses.end());
+      ids = std::span(chunk_ids_).subspan(first);
+    }
+    chunks_.push_back(
+        {.ids = ids,
+         .start = sequence.computed_tokens,
+         .kv = {.base = memory_.base(), .page_table = sequence.page_table},
+         .logits = LogitsFor(active_.at(share.id), sequence, share.tokens, !guesses.empty())});
   }
 }
 
 model::LogitsMode StepLoop::LogitsFor(const Active& active, const sched::Sequence& sequence,
-                                      int32_t tokens) const {
+                                      int32_t tokens, bool has_guesses) const {
+  if (has_guesses) return model::LogitsMode::kAll;
   // A row says how likely the token after it is, so the row of the last prompt token belongs to the
   // first one generated.
   const auto known = static_cast<int32_t>(active.prompt_logprobs.size());
-  if (active.request.prompt_logprobs && known < active.prompt_tokens) {
+  if (!active.prompt_done && active.request.prompt_logprobs && known < active.prompt_tokens) {
     return model::LogitsMode::kAll;
   }
   const bool reaches_end =
@@ -152,53 +171,77 @@ model::LogitsMode StepLoop::LogitsFor(const Active& active, const sched::Sequenc
 }
 
 bool StepLoop::Forward(const std::vector<sched::Share>& shares) {
+  if (speculator_ != nullptr) {
+    size_t tokens = 0;
+    bool prefill = false;
+    for (size_t i = 0; i < shares.size(); ++i) {
+      tokens += chunks_[i].ids.size();
+      prefill = prefill || shares[i].tokens > 1;
+    }
+    speculator_->BeginForward(static_cast<int32_t>(tokens), prefill);
+  }
   Status step;
   Status status = CallForeign("the model's step", [&] { step = model_->Forward(chunks_); });
   if (status.ok()) status = std::move(step);
-  if (status.ok()) return true;
+  if (status.ok()) {
+    if (speculator_ != nullptr) speculator_->EndForward();
+    return true;
+  }
   for (const sched::Share& share : shares) Finish(share.id, FinishReason::kError, status.error());
   return false;
 }
 
 void StepLoop::AfterForward(const std::vector<sched::Share>& shares) {
-  table_.EndStep(shares);
+  table_.CountComputed(shares);
+  endings_.clear();
   const auto vocab = static_cast<size_t>(model_->vocab_size());
   std::span<const float> logits = model_->logits();
   for (size_t i = 0; i < shares.size(); ++i) {
-    const sched::SeqId id = shares[i].id;
-    const auto tokens = static_cast<size_t>(shares[i].tokens);
     const model::LogitsMode mode = chunks_[i].logits;
-    const size_t num_rows =
-        mode == model::LogitsMode::kAll ? tokens : (mode == model::LogitsMode::kLast ? 1 : 0);
-    const std::span<const float> rows = logits.first(num_rows * vocab);
+    const size_t num_rows = mode == model::LogitsMode::kAll
+                                ? chunks_[i].ids.size()
+                                : (mode == model::LogitsMode::kLast ? 1 : 0);
+    TakeRows(i, shares[i], logits.first(num_rows * vocab));
     logits = logits.subspan(num_rows * vocab);
+  }
+  if (speculator_ != nullptr) {
+    AskForGuesses();
+    LearnFromStep(shares);
+  }
+  table_.EndStep(shares);
+  // Only now: what a request leaves behind in pages is complete.
+  for (Ending& ending : endings_) Finish(ending.id, ending.reason, std::move(ending.error));
+}
 
-    Active& active = active_.at(id);
-    if (mode == model::LogitsMode::kAll) {
+// rows: the logits that chunk number `chunk` asked for.
+void StepLoop::TakeRows(size_t chunk, const sched::Share& share, std::span<const float> rows) {
+  Active& active = active_.at(share.id);
+  const sched::Sequence& sequence = table_.At(share.id);
+  if (!active.prompt_done) {
+    if (chunks_[chunk].logits == model::LogitsMode::kAll) {
       const std::span prompt =
-          std::span(table_.At(id).ids).first(static_cast<size_t>(active.prompt_tokens));
-      const Status status = CollectPromptLogprobs(&active, prompt, chunks_[i].start, rows);
+          std::span(sequence.ids).first(static_cast<size_t>(active.prompt_tokens));
+      const Status status = CollectPromptLogprobs(&active, prompt, chunks_[chunk].start, rows);
       if (!status.ok()) {
-        Finish(id, FinishReason::kError, status.error());
-        continue;
+        End(share.id, &active, FinishReason::kError, status.error());
+        return;
       }
     }
-    const sched::Sequence& sequence = table_.At(id);
-    if (!active.prompt_done) {
-      if (sequence.computed_tokens < active.prompt_tokens) {
-        ReportProgress(&active, sequence.computed_tokens);
-        continue;
-      }
-      FinishPrompt(&active, sequence.reused_tokens);
-      if (active.request.max_tokens == 0) {
-        Finish(id, FinishReason::kLength);
-        continue;
-      }
+    if (sequence.computed_tokens < active.prompt_tokens) {
+      ReportProgress(&active, sequence.computed_tokens);
+      return;
     }
-    // Else a preempted sequence that is still catching up.
-    if (sequence.computed_tokens == static_cast<int32_t>(sequence.ids.size())) {
-      Generate(id, &active, rows.last(vocab));
+    FinishPrompt(&active, sequence.reused_tokens);
+    if (active.request.max_tokens == 0) {
+      End(share.id, &active, FinishReason::kLength);
+      return;
     }
+  }
+  // Else a preempted sequence that is still catching up.
+  if (sequence.computed_tokens == static_cast<int32_t>(sequence.ids.size())) {
+    const std::vector<int32_t>& guesses = guesses_[chunk];
+    const auto vocab = static_cast<size_t>(model_->vocab_size());
+    Generate(share.id, &active, guesses, rows.last((1 + guesses.size()) * vocab));
   }
 }
 
@@ -255,31 +298,62 @@ Result<int32_t> StepLoop::ChooseToken(Active* active, std::span<const float> log
   return token;
 }
 
-void StepLoop::Generate(sched::SeqId id, Active* active, std::span<const float> logits) {
-  const Request& request = active->request;
-  const auto position = static_cast<int64_t>(table_.At(id).ids.size());
-  const Result<int32_t> token = ChooseToken(active, logits, position);
-  if (!token.ok()) {
-    Finish(id, FinishReason::kError, token.error());
-    return;
+// rows: [1 + guesses, V]. Row i says what comes after the i-th guess, and counts as long as those
+// before it are what has been chosen.
+void StepLoop::Generate(sched::SeqId id, Active* active, std::span<const int32_t> guesses,
+                        std::span<const float> rows) {
+  const auto vocab = static_cast<size_t>(model_->vocab_size());
+  GuessCounts counts{.made = static_cast<int32_t>(guesses.size())};
+  for (size_t row = 0;; ++row) {
+    const std::span<const float> logits = rows.subspan(row * vocab, vocab);
+    const Result<int32_t> token =
+        ChooseToken(active, logits, static_cast<int64_t>(table_.At(id).ids.size()));
+    if (!token.ok()) {
+      End(id, active, FinishReason::kError, token.error());
+      break;
+    }
+    const std::optional<FinishReason> reason = TakeToken(id, active, *token, logits);
+    if (row < guesses.size()) ++counts.checked;
+    const bool came_true = row < guesses.size() && guesses[row] == *token;
+    if (came_true) ++counts.accepted;
+    if (reason.has_value()) End(id, active, *reason);
+    // A stream that is full now would have stopped plain decoding here as well.
+    if (reason.has_value() || !came_true || active->stream->full()) break;
+    table_.AcceptDraft(id);
   }
+  if (counts.made > 0) CountGuesses(id, counts);
+}
+
+void StepLoop::End(sched::SeqId id, Active* active, FinishReason reason,
+                   std::optional<Error> error) {
+  active->ended = true;
+  endings_.push_back({.id = id, .reason = reason, .error = std::move(error)});
+}
+
+// The reason to end with this token, if it is the last.
+std::optional<FinishReason> StepLoop::TakeToken(sched::SeqId id, Active* active, int32_t token,
+                                                std::span<const float> logits) {
+  const Request& request = active->request;
   active->stream->Push(request.num_logprobs < 0
-                           ? TokenEvent{.id = *token}
-                           : DescribeToken(logits, *token, request.num_logprobs));
+                           ? TokenEvent{.id = token}
+                           : DescribeToken(logits, token, request.num_logprobs));
   ++active->generated;
   ++stats_.generated_tokens;
-  if (std::ranges::find(request.stop_ids, *token) != request.stop_ids.end()) {
-    Finish(id, FinishReason::kStop);
-  } else if (active->generated == request.max_tokens || position + 1 == max_request_tokens_) {
-    Finish(id, FinishReason::kLength);
-  } else {
-    table_.Append(id, *token);
+  table_.Append(id, token);
+  if (std::ranges::find(request.stop_ids, token) != request.stop_ids.end()) {
+    return FinishReason::kStop;
   }
+  const auto known = static_cast<int32_t>(table_.At(id).ids.size());
+  if (active->generated == request.max_tokens || known == max_request_tokens_) {
+    return FinishReason::kLength;
+  }
+  return std::nullopt;
 }
 
 void StepLoop::Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error) {
   const auto it = active_.find(id);
   table_.Remove(id);
+  if (speculator_ != nullptr) speculator_->Forget(id);
   if (!it->second.admitted) mailbox_->queued.fetch_sub(1);
   const std::shared_ptr<EventStream> stream = std::move(it->second.stream);
   active_.erase(it);

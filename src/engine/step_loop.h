@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/event_stream.h"
 #include "engine/sampler.h"
+#include "engine/speculator.h"
 #include "engine/step_model.h"
 #include "sched/sequence_table.h"
 #include "store/page_memory.h"
@@ -45,9 +46,9 @@ class StepLoop {
     sched::TableOptions table;
     int32_t max_request_tokens = 0;
   };
-  /// Borrows all but the memory.
+  /// Borrows all but the memory and the speculator, which may be null: no guesses.
   StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
-           Mailbox* mailbox);
+           std::unique_ptr<Speculator> speculator, Mailbox* mailbox);
 
   /// Returns after mailbox->stop; every request inside has then got its FinishEvent.
   void Run();
@@ -63,8 +64,23 @@ class StepLoop {
     int32_t generated = 0;
     bool admitted = false;  // at least once
     bool prompt_done = false;
+    bool ended = false;      // its Ending is noted
     TimeUs started_us = 0;   // first admission
     TimeUs progress_us = 0;  // last ProgressEvent
+  };
+
+  // What became of a sequence's guesses in a step.
+  struct GuessCounts {
+    int32_t made = 0;
+    int32_t checked = 0;   // compared with a choice
+    int32_t accepted = 0;  // came true
+  };
+
+  // A request that the step has brought to its end.
+  struct Ending {
+    sched::SeqId id{};
+    FinishReason reason = FinishReason::kStop;
+    std::optional<Error> error;
   };
 
   void TakeSubmissions();
@@ -75,14 +91,25 @@ class StepLoop {
   void BuildChunks(const std::vector<sched::Share>& shares);
   bool Forward(const std::vector<sched::Share>& shares);
   void AfterForward(const std::vector<sched::Share>& shares);
-  model::LogitsMode LogitsFor(const Active& active, const sched::Sequence& sequence,
-                              int32_t tokens) const;
+  void TakeRows(size_t chunk, const sched::Share& share, std::span<const float> rows);
+  model::LogitsMode LogitsFor(const Active& active, const sched::Sequence& sequence, int32_t tokens,
+                              bool has_guesses) const;
   Status CollectPromptLogprobs(Active* active, std::span<const int32_t> prompt, int32_t start,
                                std::span<const float> rows);
   void ReportProgress(Active* active, int32_t computed_tokens);
   void FinishPrompt(Active* active, int32_t reused_tokens);
   Result<int32_t> ChooseToken(Active* active, std::span<const float> logits, int64_t position);
-  void Generate(sched::SeqId id, Active* active, std::span<const float> logits);
+  void Generate(sched::SeqId id, Active* active, std::span<const int32_t> guesses,
+                std::span<const float> rows);
+  void End(sched::SeqId id, Active* active, FinishReason reason,
+           std::optional<Error> error = std::nullopt);
+  std::optional<FinishReason> TakeToken(sched::SeqId id, Active* active, int32_t token,
+                                        std::span<const float> logits);
+  // step_loop_guesses.cc
+  void ProposeGuesses(const std::vector<sched::Share>& shares);
+  void CountGuesses(sched::SeqId id, const GuessCounts& counts);
+  void AskForGuesses();
+  void LearnFromStep(const std::vector<sched::Share>& shares);
   void Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error = std::nullopt);
   void FinishAll();
   void PublishStats();
@@ -99,8 +126,15 @@ class StepLoop {
   std::map<sched::SeqId, Active> active_;
   uint64_t next_id_ = 1;
   EngineStats stats_;
+  const std::unique_ptr<Speculator> speculator_;  // null without speculation
   // Buffers of a step.
   std::vector<model::SequenceChunk> chunks_;
+  std::vector<int32_t> chunk_ids_;             // of chunks with guesses
+  std::vector<std::vector<int32_t>> guesses_;  // by share
+  std::vector<DraftJob> jobs_;
+  std::vector<ComputedRows> computed_;
+  std::vector<Speculator::Candidate> candidates_;
+  std::vector<Ending> endings_;
   std::vector<uint32_t> mask_;
 };
 

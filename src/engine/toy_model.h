@@ -4,6 +4,7 @@
 // given holds what this very prefix left there; it also checks that.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -59,13 +60,16 @@ class ToyModel final : public StepModel {
 
   /// The token that a greedy choice takes after `ids`, unless change_row changes it.
   static int32_t GreedyToken(std::span<const int32_t> ids, int32_t vocab_size) {
+    const std::vector<float> logits = LogitsAfter(ids, vocab_size);
+    return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+  /// The logits after `ids`, unless change_row changes them.
+  static std::vector<float> LogitsAfter(std::span<const int32_t> ids, int32_t vocab_size) {
     uint64_t hash = 0;
     for (size_t p = 0; p < ids.size(); ++p) hash = Next(hash, ids[p], static_cast<int32_t>(p));
-    int32_t best = 0;
-    for (int32_t v = 1; v < vocab_size; ++v) {
-      if (Logit(hash, v) > Logit(hash, best)) best = v;
-    }
-    return best;
+    std::vector<float> logits;
+    for (int32_t v = 0; v < vocab_size; ++v) logits.push_back(Logit(hash, v));
+    return logits;
   }
 
   const kernels::KvLayout& kv_layout() const override { return layout_; }

@@ -37,6 +37,12 @@ std::map<std::string, std::string> ReadFields(std::istream& words) {
   return fields;
 }
 
+int32_t Number(const std::map<std::string, std::string>& fields, const std::string& name,
+               int32_t otherwise) {
+  const auto it = fields.find(name);
+  return it == fields.end() ? otherwise : std::stoi(it->second);
+}
+
 Scenario ReadScenario(const std::filesystem::path& path) {
   Scenario scenario;
   std::ifstream file(path);
@@ -48,7 +54,8 @@ Scenario ReadScenario(const std::filesystem::path& path) {
       auto fields = ReadFields(words);
       scenario.options.limits = {.step_tokens = std::stoi(fields.at("step_tokens")),
                                  .max_running = std::stoi(fields.at("max_running")),
-                                 .block_size = std::stoi(fields.at("block_size"))};
+                                 .block_size = std::stoi(fields.at("block_size")),
+                                 .draft_tokens = Number(fields, "drafts", 0)};
       scenario.options.num_pages = std::stoi(fields.at("pages"));
       scenario.options.prefix_cache = fields["prefix_cache"] != "off";
     } else if (kind == "at") {
@@ -95,6 +102,8 @@ class Runner {
         const std::vector<int32_t>& other = prompts_.at(like->second.substr(0, colon));
         std::copy_n(other.begin(), std::stoi(like->second.substr(colon + 1)), prompt.begin());
       }
+      simulator_.SetGuesses(id, {.wanted = Number(command.fields, "guess", 0),
+                                 .right = Number(command.fields, "right", 0)});
       simulator_.Add(id, prompt, std::stoi(command.fields.at("output")));
     } else if (command.verb == "cancel") {
       simulator_.Cancel(ids_.at(command.name));
@@ -117,6 +126,7 @@ class Runner {
     std::string shares;
     for (const Share& share : step.plan.shares) {
       shares += " " + names_.at(share.id) + ":" + std::to_string(share.tokens);
+      if (share.draft_tokens > 0) shares += "+" + std::to_string(share.draft_tokens);
     }
     section("run", shares);
     section("finish", Names(step.finished));

@@ -18,6 +18,13 @@ namespace halfmoon::sched {
 struct SimulatedStep {
   Plan plan;
   std::vector<SeqId> finished;
+  int32_t accepted_drafts = 0;
+};
+
+/// What a simulated sequence guesses in each step.
+struct Guesses {
+  int32_t wanted = 0;
+  int32_t right = 0;  ///< leading ones that come true
 };
 
 class ScheduleSimulator {
@@ -36,27 +43,27 @@ class ScheduleSimulator {
   void Cancel(SeqId id) {
     table_.Remove(id);
     remaining_.erase(id);
+    guesses_.erase(id);
   }
+  /// Of a sequence that is there or comes next.
+  void SetGuesses(SeqId id, const Guesses& guesses) { guesses_[id] = guesses; }
   void SetPaused(SeqId id, bool paused) { table_.At(id).paused = paused; }
   const std::map<SeqId, int32_t>& remaining() const { return remaining_; }
   SequenceTable& table() { return table_; }
 
   SimulatedStep Step() {
     SimulatedStep step;
+    for (const auto& [id, left] : remaining_) {
+      // The last token is never computed, so a guess beyond it is of no use.
+      table_.At(id).draft_tokens = std::min(guesses_[id].wanted, left - 1);
+    }
     step.plan = table_.BeginStep();
     CheckPlan(step.plan);
     for (const Share& share : step.plan.shares) Compute(share);
+    table_.CountComputed(step.plan.shares);
+    for (const Share& share : step.plan.shares) Generate(share, &step);
     table_.EndStep(step.plan.shares);
-    for (const Share& share : step.plan.shares) {
-      const Sequence& sequence = table_.At(share.id);
-      if (sequence.computed_tokens < static_cast<int32_t>(sequence.ids.size())) continue;
-      if (--remaining_.at(share.id) == 0) {
-        step.finished.push_back(share.id);
-        Cancel(share.id);
-      } else {
-        table_.Append(share.id, static_cast<int32_t>(Chain(sequence.ids).back() % 1000));
-      }
-    }
+    for (SeqId id : step.finished) Cancel(id);
     CheckMemory();
     return step;
   }
@@ -68,6 +75,9 @@ class ScheduleSimulator {
   template <typename T>
   T Block() const {
     return static_cast<T>(options_.limits.block_size);
+  }
+  static int32_t NextToken(const std::vector<int32_t>& ids) {
+    return static_cast<int32_t>(Chain(ids).back() % 1000);
   }
   static std::string Name(SeqId id) { return std::to_string(static_cast<uint64_t>(id)); }
 
@@ -91,8 +101,12 @@ class ScheduleSimulator {
 
   void Compute(const Share& share) {
     const Sequence& sequence = table_.At(share.id);
-    const std::vector<uint64_t> chain = Chain(sequence.ids);
-    const int32_t end = sequence.computed_tokens + share.tokens;
+    std::vector<int32_t> ids = sequence.ids;
+    for (int32_t i = 0; i < share.draft_tokens; ++i) {
+      ids.push_back(NextToken(ids) + (i < guesses_[share.id].right ? 0 : 1));
+    }
+    const std::vector<uint64_t> chain = Chain(ids);
+    const int32_t end = sequence.computed_tokens + share.tokens + share.draft_tokens;
     Require(end <= static_cast<int32_t>(sequence.page_table.size()) * Block<int32_t>(),
             "no page to write to for " + Name(share.id));
     for (int32_t p = sequence.computed_tokens; p < end && violation_.empty(); ++p) {
@@ -102,12 +116,30 @@ class ScheduleSimulator {
     }
   }
 
+  void Generate(const Share& share, SimulatedStep* step) {
+    const Sequence& sequence = table_.At(share.id);
+    if (sequence.computed_tokens < static_cast<int32_t>(sequence.ids.size())) return;
+    const int32_t right = std::min(share.draft_tokens, guesses_[share.id].right);
+    for (int32_t i = 0;; ++i) {
+      table_.Append(share.id, NextToken(sequence.ids));
+      if (--remaining_.at(share.id) == 0) {
+        step->finished.push_back(share.id);
+        return;
+      }
+      if (i == right) return;
+      table_.AcceptDraft(share.id);
+      ++step->accepted_drafts;
+    }
+  }
+
   void CheckPlan(const Plan& plan) {
     int32_t tokens = 0;
+    int32_t drafts = 0;
     for (size_t i = 0; i < plan.shares.size(); ++i) {
       const Share& share = plan.shares[i];
       const Sequence& sequence = table_.At(share.id);
-      tokens += share.tokens;
+      tokens += share.tokens + share.draft_tokens;
+      drafts += share.draft_tokens;
       Require(share.tokens >= 1, "an empty share for " + Name(share.id));
       Require(sequence.running && !sequence.paused, Name(share.id) + " may not run");
       Require(share.tokens <= static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens,
@@ -115,6 +147,7 @@ class ScheduleSimulator {
       Require(i == 0 || plan.shares[i - 1].id < share.id, "shares out of order");
     }
     Require(tokens <= options_.limits.step_tokens, "over the token budget");
+    Require(drafts <= options_.limits.draft_tokens, "over the budget of guesses");
     Require(table_.num_running() <= options_.limits.max_running, "too many sequences");
     // The earliest that may run always makes progress, unless this step only made room for it.
     for (const auto& [id, left] : remaining_) {
@@ -162,7 +195,8 @@ class ScheduleSimulator {
   const TableOptions options_;
   SequenceTable table_;
   std::map<SeqId, int32_t> remaining_;  // tokens still to generate
-  std::vector<uint64_t> slots_;         // page memory: one value a token
+  std::map<SeqId, Guesses> guesses_;
+  std::vector<uint64_t> slots_;  // page memory: one value a token
   std::string violation_;
 };
 

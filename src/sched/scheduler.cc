@@ -16,6 +16,7 @@ struct Entry {
   bool admitted = false;  // in this plan
   bool gone = false;      // preempted in this plan
   int32_t share = 0;
+  int32_t drafts = 0;
   int32_t new_pages = 0;
 
   int32_t lacking_tokens() const { return sequence.wanted_tokens - sequence.computed_tokens; }
@@ -110,14 +111,41 @@ class Planner {
       const int32_t room = (entry.sequence.pages + entry.new_pages) * limits_.block_size -
                            entry.sequence.computed_tokens;
       entry.share = std::min(entry.share, room);
-      if (entry.share > 0) {
-        plan_.shares.push_back(
-            {.id = entry.sequence.id, .tokens = entry.share, .new_pages = entry.new_pages});
+    }
+  }
+
+  void GrantDrafts() {
+    int32_t budget = limits_.step_tokens;
+    std::vector<Entry*> guessing;
+    for (Entry& entry : entries_) {
+      if (entry.gone) continue;
+      budget -= entry.share;
+      if (entry.share == 1 && entry.lacking_tokens() == 1 && entry.sequence.draft_tokens > 0) {
+        guessing.push_back(&entry);
+      }
+    }
+    budget = std::min(budget, limits_.draft_tokens);
+    for (bool granted = true; granted;) {
+      granted = false;
+      for (Entry* entry : guessing) {
+        if (budget == 0) return;
+        if (!GrantDraft(entry)) continue;
+        granted = true;
+        --budget;
       }
     }
   }
 
-  Plan Take() { return std::move(plan_); }
+  Plan Take() {
+    for (const Entry& entry : entries_) {
+      if (entry.gone || entry.share == 0) continue;
+      plan_.shares.push_back({.id = entry.sequence.id,
+                              .tokens = entry.share,
+                              .draft_tokens = entry.drafts,
+                              .new_pages = entry.new_pages});
+    }
+    return std::move(plan_);
+  }
 
  private:
   int32_t MissingPages(const RunningSequence& sequence) const {
@@ -166,6 +194,19 @@ class Planner {
     return &last == entry ? nullptr : &last;
   }
 
+  // One more guess, where it wants one and there is a slot for it.
+  bool GrantDraft(Entry* entry) {
+    if (entry->drafts == entry->sequence.draft_tokens) return false;
+    const int32_t tokens = entry->sequence.computed_tokens + entry->share + entry->drafts + 1;
+    if (PagesFor(tokens, limits_.block_size) > entry->sequence.pages + entry->new_pages) {
+      if (available_ == 0) return false;
+      --available_;
+      ++entry->new_pages;
+    }
+    ++entry->drafts;
+    return true;
+  }
+
   void Preempt(Entry* victim) {
     victim->gone = true;
     available_ += victim->sequence.private_pages;
@@ -194,6 +235,7 @@ Plan MakePlan(const State& state) {
   planner.Admit(state.waiting);
   planner.DivideBudget();
   planner.GrantPages();
+  planner.GrantDrafts();
   return planner.Take();
 }
 

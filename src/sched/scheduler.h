@@ -17,9 +17,10 @@ namespace halfmoon::sched {
 enum class SeqId : uint64_t {};
 
 struct Limits {
-  int32_t step_tokens = 0;  ///< token budget of a step, at least max_running
-  int32_t max_running = 0;  ///< sequences in a batch, at least 1
-  int32_t block_size = 0;   ///< token slots of a page
+  int32_t step_tokens = 0;   ///< token budget of a step, at least max_running
+  int32_t max_running = 0;   ///< sequences in a batch, at least 1
+  int32_t block_size = 0;    ///< token slots of a page
+  int32_t draft_tokens = 0;  ///< most guesses checked in one step, of all sequences together
 };
 
 /// A sequence that holds pages or may take part in the next step.
@@ -30,9 +31,10 @@ struct RunningSequence {
   int32_t pages = 0;            ///< held
   int32_t private_pages = 0;  ///< of these, pages nobody else holds: what a preemption brings back
   int32_t max_share_tokens =
-      0;                    ///< most tokens it may get in one step; 0: as many as the budget has
-  int64_t served_step = 0;  ///< step that last computed something for it
-  bool paused = false;      ///< its consumer is behind: computes nothing, but keeps its pages
+      0;                     ///< most tokens it may get in one step; 0: as many as the budget has
+  int64_t served_step = 0;   ///< step that last computed something for it
+  int32_t draft_tokens = 0;  ///< guesses at what follows that it would like to have checked
+  bool paused = false;       ///< its consumer is behind: computes nothing, but keeps its pages
 };
 
 /// A sequence that holds nothing: new, or preempted.
@@ -56,15 +58,17 @@ struct State {
 /// What one sequence computes in the step.
 struct Share {
   SeqId id{};
-  int32_t tokens = 0;     ///< at least 1
-  int32_t new_pages = 0;  ///< to take before the step
+  int32_t tokens = 0;        ///< wanted ones, at least 1
+  int32_t draft_tokens = 0;  ///< guesses to compute after them
+  int32_t new_pages = 0;     ///< to take before the step, those of the guesses included
 };
 
 struct Plan {
   std::vector<SeqId>
       preempt;               ///< give back all their pages and wait, in this order, before all else
   std::vector<SeqId> admit;  ///< take their prefix hits, before any new page is taken
-  std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together
+  std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together,
+                              ///< guesses included
 };
 
 /// Pages that hold `tokens` tokens.
@@ -81,6 +85,9 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 ///   a long prompt neither starves nor holds up short ones.
 /// - Pages are granted in order of arrival. Where they run out, paused sequences are preempted,
 ///   then later ones, latest first. A sequence that still lacks pages computes what fits.
+/// - Guesses get what is left after all that of the budget and of the pages: nobody is preempted,
+///   admitted later or given less because of them. Only sequences that lack one token have any
+///   checked; each gets its first guess before one gets a second.
 /// So the earliest sequence that is not paused always makes progress.
 ///
 /// Requires ids that are unique, step_tokens >= max_running >= running.size(), and pages enough in

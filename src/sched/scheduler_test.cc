@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace halfmoon::sched {
 
 void PrintTo(const Share& share, std::ostream* out) {
@@ -174,6 +176,81 @@ TEST(MakePlan, PrefillWithTooFewPages_ComputesWhatFits) {
 TEST(MakePlanDeathTest, BudgetBelowBatch_Dies) {
   EXPECT_DEATH(MakePlan({.limits = {.step_tokens = 1, .max_running = 2, .block_size = 4}}),
                "1 tokens for 2 sequences");
+}
+
+auto GetsDrafts(uint64_t id, int32_t drafts, int32_t new_pages) {
+  return ::testing::AllOf(Gets(id, 1, new_pages), ::testing::Field(&Share::draft_tokens, drafts));
+}
+
+constexpr Limits kDraftLimits{
+    .step_tokens = 16, .max_running = 4, .block_size = 4, .draft_tokens = 8};
+
+RunningSequence Guessing(uint64_t id, int32_t wanted, int32_t drafts) {
+  return {.id = SeqId{id},
+          .wanted_tokens = wanted,
+          .computed_tokens = wanted - 1,
+          .pages = PagesFor(wanted - 1, 4),
+          .private_pages = PagesFor(wanted - 1, 4),
+          .draft_tokens = drafts};
+}
+
+TEST(MakePlan, Drafts_EachGetsOneBeforeAnyGetsTwo) {
+  const Plan plan =
+      MakePlan({.limits = kDraftLimits,
+                .available_pages = 100,
+                .running = {Guessing(1, 1, 8), Guessing(2, 1, 2), Guessing(3, 1, 8)}});
+  EXPECT_THAT(plan.shares,
+              ElementsAre(GetsDrafts(1, 3, 1), GetsDrafts(2, 2, 1), GetsDrafts(3, 3, 1)));
+}
+
+TEST(MakePlan, DraftsBesidePrefill_OnlyWhatItLeaves) {
+  const auto drafts = [](int32_t prompt) {
+    const Plan plan =
+        MakePlan({.limits = kDraftLimits,
+                  .available_pages = 100,
+                  .running = {Guessing(1, 6, 8),
+                              {.id = SeqId{2}, .wanted_tokens = prompt, .draft_tokens = 8}}});
+    EXPECT_EQ(plan.shares[1].tokens, std::min(prompt, 15));
+    EXPECT_EQ(plan.shares[1].draft_tokens, 0);
+    return plan.shares[0].draft_tokens;
+  };
+  EXPECT_EQ(drafts(100), 0);
+  EXPECT_EQ(drafts(15), 0);
+  EXPECT_EQ(drafts(12), 3);
+  EXPECT_EQ(drafts(2), 8);
+}
+
+TEST(MakePlan, DraftsWithoutPages_OnlyInPagesHeld) {
+  // 1 and 2 each hold a page with two slots left after their token; the one page there is goes to
+  // 3, which needs it for its token, though it arrived last.
+  const State state{.limits = kDraftLimits,
+                    .available_pages = 1,
+                    .running = {Guessing(1, 2, 8), Guessing(2, 2, 8), Guessing(3, 5, 1)}};
+  const Plan plan = MakePlan(state);
+  EXPECT_THAT(plan.preempt, IsEmpty());
+  EXPECT_THAT(plan.shares,
+              ElementsAre(GetsDrafts(1, 2, 0), GetsDrafts(2, 2, 0), GetsDrafts(3, 1, 1)));
+}
+
+TEST(MakePlan, DraftsDoNotDelayAdmission) {
+  const State state{.limits = kDraftLimits,
+                    .available_pages = 4,
+                    .running = {Guessing(1, 5, 8)},
+                    .waiting = {{.id = SeqId{2}, .wanted_tokens = 8}}};
+  const Plan plan = MakePlan(state);
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{2}));
+  // 1 page for its own token, 2 for the other's prompt, 1 left.
+  EXPECT_THAT(plan.shares, ElementsAre(GetsDrafts(1, 7, 2), Gets(2, 8, 2)));
+}
+
+TEST(MakePlan, PausedOrPreempted_NoDrafts) {
+  State state{.limits = kDraftLimits,
+              .available_pages = 0,
+              .running = {Guessing(1, 5, 8), Guessing(2, 4, 8), Guessing(3, 3, 8)}};
+  state.running[1].paused = true;
+  const Plan plan = MakePlan(state);
+  EXPECT_THAT(plan.preempt, ElementsAre(SeqId{2}));
+  EXPECT_THAT(plan.shares, ElementsAre(GetsDrafts(1, 3, 1), GetsDrafts(3, 1, 0)));
 }
 
 }  // namespace

@@ -69,15 +69,31 @@ Plan SequenceTable::BeginStep() {
   return plan;
 }
 
-void SequenceTable::EndStep(std::span<const Share> shares) {
+void SequenceTable::CountComputed(std::span<const Share> shares) {
   for (const Share& share : shares) {
     // Gone when its request failed or was cancelled between plan and here.
     const auto it = sequences_.find(share.id);
     if (it == sequences_.end()) continue;
-    Sequence& sequence = it->second;
-    sequence.computed_tokens += share.tokens;
-    sequence.served_step_ = step_;
-    Seal(&sequence);
+    it->second.computed_tokens += share.tokens;
+    it->second.served_step_ = step_;
+  }
+}
+
+void SequenceTable::AcceptDraft(SeqId id) {
+  Sequence& sequence = At(id);
+  HM_DCHECK(sequence.computed_tokens + 1 == static_cast<int32_t>(sequence.ids.size()));
+  ++sequence.computed_tokens;
+  HM_CHECK(PagesFor(sequence.computed_tokens, limits_.block_size) <=
+               static_cast<int32_t>(sequence.pages.size()),
+           "a guess without a page was accepted");
+}
+
+void SequenceTable::EndStep(std::span<const Share> shares) {
+  for (const Share& share : shares) {
+    const auto it = sequences_.find(share.id);
+    if (it == sequences_.end()) continue;
+    Seal(&it->second);
+    Trim(&it->second);
   }
 }
 
@@ -101,6 +117,7 @@ State SequenceTable::MakeState() {
          .private_pages = static_cast<int32_t>(std::ranges::count_if(sequence.pages, is_private)),
          .max_share_tokens = sequence.max_share_tokens,
          .served_step = sequence.served_step_,
+         .draft_tokens = sequence.draft_tokens,
          .paused = sequence.paused});
     if (!sequence.paused) ahead.push_back(&sequence);
   }
@@ -211,6 +228,14 @@ void SequenceTable::Seal(Sequence* sequence) {
     sequence->page_table[i] = kv::ToIndex(page->page());
     sequence->pages[i] = std::move(*page);
     ++sequence->sealed_blocks_;
+  }
+}
+
+void SequenceTable::Trim(Sequence* sequence) const {
+  const size_t used = Index(PagesFor(sequence->computed_tokens, limits_.block_size));
+  while (sequence->pages.size() > used) {
+    sequence->pages.pop_back();
+    sequence->page_table.pop_back();
   }
 }
 

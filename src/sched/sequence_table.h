@@ -36,6 +36,7 @@ struct Sequence {
   std::vector<kv::PageRef> pages;
   int32_t max_share_tokens = 0;
   int32_t reuse_limit_tokens = INT32_MAX;
+  int32_t draft_tokens = 0;  ///< guesses it would like to have checked in the next step
   bool running = false;
   bool paused = false;
 
@@ -73,11 +74,17 @@ class SequenceTable {
   /// Plans the next step and carries it out as far as pages go: preempted sequences hold none,
   /// admitted ones hold their prefix, and each share has the pages it writes to.
   Plan BeginStep();
-  /// What the shares asked for is computed: counts it and publishes blocks that are full now. Call
-  /// it before tokens are appended.
-  void EndStep(std::span<const Share> shares);
+  /// What the shares asked for is computed: counts the tokens, guesses not among them. To be called
+  /// before tokens are appended.
+  void CountComputed(std::span<const Share> shares);
   /// The next token of a sequence whose tokens are all computed.
   void Append(SeqId id, int32_t token) { At(id).ids.push_back(token); }
+  /// Counts the last token as computed too: the step had it as a guess. Requires that it lacks just
+  /// this one, and that this step's guesses reach as far.
+  void AcceptDraft(SeqId id);
+  /// Publishes the blocks of the shares that are full now, and takes back pages that only guesses
+  /// which did not come true have written to.
+  void EndStep(std::span<const Share> shares);
 
   const kv::PagePool& pool() const { return pool_; }
   int32_t num_running() const { return num_running_; }
@@ -94,6 +101,7 @@ class SequenceTable {
   void Preempt(Sequence* sequence);
   void Admit(Sequence* sequence);
   void Seal(Sequence* sequence);
+  void Trim(Sequence* sequence) const;
 
   const Limits limits_;
   const bool prefix_cache_;

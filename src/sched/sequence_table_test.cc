@@ -80,6 +80,7 @@ TEST(SequenceTable, ReuseLimit_TokensBeyondItAreComputed) {
   const kv::BlockKey seed = kv::SeedKey({.block_size = 4});
   table.Add(SeqId{1}, {.ids = Tokens(12), .seed = seed});
   const Plan first = table.BeginStep();
+  table.CountComputed(first.shares);
   table.EndStep(first.shares);
   table.Add(SeqId{2}, {.ids = Tokens(12), .seed = seed, .reuse_limit_tokens = 5});
   table.Append(SeqId{1}, 1);
@@ -92,6 +93,7 @@ TEST(SequenceTable, OtherSeed_SharesNothing) {
   table.Add(SeqId{1},
             {.ids = Tokens(12), .seed = kv::SeedKey({.block_size = 4, .tenant_salt = "a"})});
   const Plan first = table.BeginStep();
+  table.CountComputed(first.shares);
   table.EndStep(first.shares);
   table.Remove(SeqId{1});
   table.Add(SeqId{2},
@@ -106,6 +108,8 @@ TEST(SequenceTable, OtherSeed_SharesNothing) {
 TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
   int64_t preemptions = 0;
   int64_t reused = 0;
+  int64_t guesses = 0;
+  int64_t accepted = 0;
   for (uint32_t seed = 0; seed < 300; ++seed) {
     std::mt19937 random(seed);
     const auto below = [&random](uint32_t limit) { return static_cast<int32_t>(random() % limit); };
@@ -114,6 +118,8 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
     options.limits.step_tokens = options.limits.max_running + below(24);
     options.limits.block_size = 1 + below(6);
     options.prefix_cache = below(4) != 0;
+    const bool guessing = below(2) == 0;
+    options.limits.draft_tokens = guessing ? below(20) : 0;
     const int32_t longest = 40;
     options.num_pages = PagesFor(longest, options.limits.block_size) + below(30);
     ScheduleSimulator simulator(options);
@@ -129,6 +135,7 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
           prompt[i] = static_cast<int32_t>(i) + 100 * below(i < 16 ? 1 : 2);
         }
         const auto room = static_cast<uint32_t>(longest - static_cast<int32_t>(prompt.size()));
+        if (guessing) simulator.SetGuesses(SeqId{next_id}, {.wanted = below(7), .right = below(7)});
         simulator.Add(SeqId{next_id++}, std::move(prompt), 1 + below(room));
       }
       if (!simulator.remaining().empty()) {
@@ -158,6 +165,8 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
       for (SeqId id : result.plan.admit) {
         if (simulator.remaining().contains(id)) reused += simulator.table().At(id).reused_tokens;
       }
+      accepted += result.accepted_drafts;
+      for (const Share& share : result.plan.shares) guesses += share.draft_tokens;
     }
     const kv::PagePool& pool = simulator.table().pool();
     ASSERT_EQ(pool.num_in_use(), 0);
@@ -166,6 +175,65 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
   // The traffic does reach what it is meant to reach.
   EXPECT_GT(preemptions, 1000);
   EXPECT_GT(reused, 1000);
+  EXPECT_GT(accepted, 1000);
+  EXPECT_GT(guesses, accepted + 1000);
+}
+
+// Whatever is guessed, right or wrong, the schedule of everything else is that without guesses as
+// long as nobody gets ahead by them.
+TEST(SequenceTable, WrongGuesses_ScheduleAsWithout) {
+  const auto schedule = [](int32_t wanted) {
+    TableOptions options = Options(12);
+    options.limits.draft_tokens = 12;
+    ScheduleSimulator simulator(options);
+    std::string text;
+    for (uint64_t id = 1; id <= 6; ++id) {
+      simulator.SetGuesses(SeqId{id}, {.wanted = wanted, .right = 0});
+      simulator.Add(SeqId{id},
+                    Tokens(3 + 4 * static_cast<int32_t>(id), 1000 * static_cast<int32_t>(id)), 15);
+    }
+    while (!simulator.remaining().empty()) {
+      const SimulatedStep step = simulator.Step();
+      EXPECT_EQ(simulator.violation(), "");
+      for (SeqId id : step.plan.preempt) text += "-" + std::to_string(static_cast<uint64_t>(id));
+      for (SeqId id : step.plan.admit) text += "+" + std::to_string(static_cast<uint64_t>(id));
+      for (const Share& share : step.plan.shares) text += ":" + std::to_string(share.tokens);
+      text += "\n";
+    }
+    return text;
+  };
+  const std::string without = schedule(0);
+  EXPECT_NE(without.find('-'), std::string::npos) << "nobody was preempted";
+  EXPECT_EQ(schedule(4), without);
+}
+
+TEST(SequenceTable, RightGuesses_BlocksArePublishedAndOtherPagesGoBack) {
+  SequenceTable table(
+      {.limits = {.step_tokens = 16, .max_running = 4, .block_size = 4, .draft_tokens = 16},
+       .num_pages = 20});
+  table.Add(SeqId{1}, {.ids = Tokens(3), .seed = kv::SeedKey({.block_size = 4})});
+  Plan plan = table.BeginStep();
+  table.CountComputed(plan.shares);
+  table.Append(SeqId{1}, 3);
+  table.EndStep(plan.shares);
+
+  table.At(SeqId{1}).draft_tokens = 6;
+  plan = table.BeginStep();
+  ASSERT_EQ(plan.shares.size(), 1u);
+  EXPECT_EQ(plan.shares[0].draft_tokens, 6);
+  EXPECT_EQ(table.At(SeqId{1}).pages.size(), 3u);
+  table.CountComputed(plan.shares);
+  table.Append(SeqId{1}, 4);
+  table.AcceptDraft(SeqId{1});
+  table.Append(SeqId{1}, 5);
+  table.EndStep(plan.shares);
+  const Sequence& sequence = table.At(SeqId{1});
+  EXPECT_EQ(sequence.computed_tokens, 5);
+  EXPECT_EQ(sequence.pages.size(), 2u);
+  EXPECT_EQ(sequence.page_table.size(), 2u);
+  EXPECT_EQ(table.pool().num_free(), 18);
+  table.Remove(SeqId{1});
+  EXPECT_EQ(table.pool().num_cached(), 1);
 }
 
 }  // namespace

@@ -179,14 +179,15 @@ TEST(ExpertMemoryDraftLayer, OnDisk_SameBits) {
     const LoadedModel loaded = Load(checkpoint, spec);
     model::Model* model = loaded.model.get();
     model::ContiguousKv kv(model->kv_layout(), 64);
-    model::ContiguousKv draft_kv(model->mtp_kv_layout(), 64);
     const model::SequenceChunk chunk{
         .ids = {ids.data(), 31}, .kv = kv.view(), .logits = model::LogitsMode::kAll};
     ASSERT_TRUE(model->Forward({&chunk, 1}).ok());
     const std::vector<float> hidden(model->final_hidden().begin(), model->final_hidden().end());
-    const model::MtpChunk draft{
-        .next_ids = {ids.data() + 1, 31}, .hidden = hidden, .kv = draft_kv.view()};
-    ASSERT_TRUE(model->ForwardMtp({&draft, 1}, true).ok());
+    const model::MtpChunk draft{.next_ids = {ids.data() + 1, 31},
+                                .hidden = hidden,
+                                .kv = kv.view(),
+                                .logits = model::LogitsMode::kAll};
+    ASSERT_TRUE(model->ForwardMtp({&draft, 1}).ok());
     outputs.emplace_back(model->logits().begin(), model->logits().end());
   }
   EXPECT_TRUE(SameBits(outputs[0], outputs[1]));
