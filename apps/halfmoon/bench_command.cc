@@ -121,6 +121,56 @@ json::object ExpertFigures(const model::ExpertMemory& memory, const Measurement&
           {"pack_share", share(rise(&model::ExpertStats::pack_us) * 1e-6, seconds)}};
 }
 
+/// Seconds from submission to the last token of a greedy answer to `prompt`, on an engine of its
+/// own.
+Result<double> TimeGeneration(const ModelOptions& options, const std::vector<int32_t>& prompt,
+                              int tokens, Runtime* runtime) {
+  HM_TRY(StartEngine(options, 1, runtime));
+  engine::Request request;
+  request.prompt_ids = prompt;
+  request.max_tokens = tokens;
+  request.sampling.temperature = 0.0f;
+  const TimeUs begin = runtime->clock.NowUs();
+  HM_ASSIGN(const std::unique_ptr<engine::RequestHandle> handle,
+            runtime->engine->Submit(std::move(request)));
+  while (const std::optional<engine::Event> event = handle->Next()) {
+    const auto* finish = std::get_if<engine::FinishEvent>(&*event);
+    if (finish != nullptr && finish->error.has_value()) return *finish->error;
+  }
+  return static_cast<double>(runtime->clock.NowUs() - begin) * 1e-6;
+}
+
+/// A text that repeats itself, continued without guesses and with them, in turns.
+struct GuessingMeasurement {
+  Measurement plain;
+  Measurement guessing;
+  engine::EngineStats stats;  ///< of the last run with guesses
+};
+
+Result<GuessingMeasurement> MeasureGuessing(const ModelOptions& options, int tokens, int repeats,
+                                            Runtime* runtime) {
+  constexpr size_t kPeriod = 32;
+  const std::vector<int32_t> part = RandomIds(kPeriod, runtime->model->vocab_size());
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < 4; ++i) prompt.insert(prompt.end(), part.begin(), part.end());
+  GuessingMeasurement result{.plain = {.name = "generate", .tokens = tokens},
+                             .guessing = {.name = "generate guessing", .tokens = tokens}};
+  const engine::DraftSource source = runtime->draft_source;
+  for (int i = 0; i < repeats; ++i) {
+    runtime->draft_source = engine::DraftSource::kNone;
+    HM_ASSIGN(const double plain_s, TimeGeneration(options, prompt, tokens, runtime));
+    result.plain.seconds.push_back(plain_s);
+    runtime->draft_source = source;
+    HM_ASSIGN(const double guessing_s, TimeGeneration(options, prompt, tokens, runtime));
+    result.guessing.seconds.push_back(guessing_s);
+    result.stats = runtime->engine->Stats();
+  }
+  runtime->engine.reset();
+  std::ranges::sort(result.plain.seconds);
+  std::ranges::sort(result.guessing.seconds);
+  return result;
+}
+
 void Print(const BenchOptions& options, const Runtime& runtime, const Measurement& m,
            double limit_tokens_per_s) {
   const double rate = m.tokens / m.median();
@@ -180,14 +230,26 @@ int RunBench(const BenchOptions& options) {
     if (!prefill.ok()) return Fail(prefill.error());
     Print(options, runtime, *prefill, 1.0 / compute_s);
   }
-  for (const int batch : options.batch) {
+  const auto decode_limit = [&](int batch) {
     // A step reads each weight it touches once, whoever shares it, and computes every sequence.
     const double read_s = model->WeightBytesPerStep(batch) / limits.read_bytes_per_s;
-    const double step_s = std::max(read_s, batch * compute_s);
+    return batch / std::max(read_s, batch * compute_s);
+  };
+  for (const int batch : options.batch) {
     const Result<Measurement> decode = MeasureDecode(model, batch, options.decode, options.repeats);
     if (!decode.ok()) return Fail(decode.error());
-    Print(options, runtime, *decode, batch / step_s);
+    Print(options, runtime, *decode, decode_limit(batch));
   }
+  if (runtime.draft_source == engine::DraftSource::kNone) return kExitOk;
+  const Result<GuessingMeasurement> measured =
+      MeasureGuessing(model_options, options.decode, options.repeats, &runtime);
+  if (!measured.ok()) return Fail(measured.error());
+  // Both against the limit of steps of one token, which guesses are there to pass.
+  Print(options, runtime, measured->plain, decode_limit(1));
+  Print(options, runtime, measured->guessing, decode_limit(1));
+  std::fprintf(stderr, "guesses  %llu checked, %llu came true\n",
+               static_cast<unsigned long long>(measured->stats.draft_tokens),
+               static_cast<unsigned long long>(measured->stats.accepted_draft_tokens));
   return kExitOk;
 }
 
@@ -198,6 +260,7 @@ void AddBenchCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand(
       "bench", "Measure prefill and decode, with the share of the machine's limits");
   AddModelOptions(command, &options->model);
+  AddSpeculationOptions(command, &options->model.speculation, "none");
   command->add_option("-p,--prefill", options->prefill, "Prompt lengths")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 20))

@@ -76,7 +76,10 @@ json::array IdsToJson(const std::vector<int32_t>& ids) {
   return json::array(ids.begin(), ids.end());
 }
 
-void PrintJson(const std::vector<Output>& outputs, bool has_text, double load_s, double total_s) {
+void PrintJson(const std::vector<Output>& outputs, const Runtime& runtime, double load_s,
+               double total_s) {
+  const bool has_text = runtime.tokenizer != nullptr;
+  const engine::EngineStats stats = runtime.engine->Stats();
   json::array results;
   size_t prompt_tokens = 0;
   size_t generated_tokens = 0;
@@ -99,6 +102,9 @@ void PrintJson(const std::vector<Output>& outputs, bool has_text, double load_s,
         {"prompt_tokens", prompt_tokens},
         {"cached_tokens", cached_tokens},
         {"generated_tokens", generated_tokens},
+        {"steps", stats.steps},
+        {"draft_tokens", stats.draft_tokens},
+        {"accepted_draft_tokens", stats.accepted_draft_tokens},
         {"generated_tokens_per_s",
          total_s > 0 ? static_cast<double>(generated_tokens) / total_s : 0.0}}}};
   std::printf("%s\n", json::Serialize(document).c_str());
@@ -125,7 +131,7 @@ int RunGenerate(const GenerateOptions& options) {
   if (!outputs.ok()) return Fail(outputs.error());
   const TimeUs done = clock.NowUs();
   if (options.json) {
-    PrintJson(*outputs, runtime.tokenizer != nullptr, static_cast<double>(ready - begin) * 1e-6,
+    PrintJson(*outputs, runtime, static_cast<double>(ready - begin) * 1e-6,
               static_cast<double>(done - ready) * 1e-6);
     return kExitOk;
   }
@@ -140,6 +146,7 @@ void AddGenerateCommand(CLI::App* app, Action* action) {
   CLI::App* command =
       app->add_subcommand("generate", "Continue prompts, as text or as JSON with token ids");
   AddModelOptions(command, &options->model);
+  AddSpeculationOptions(command, &options->model.speculation);
   AddSamplingOptions(command, &options->sampling);
   command->add_option("-p,--prompt", options->prompts,
                       "Text to continue, without a chat template; may be given several times");

@@ -19,6 +19,7 @@ namespace {
 std::string LongSpelling(std::string_view argument) {
   if (argument == "-np") return "--parallel";
   if (argument == "-nb") return "--batch-size";
+  if (argument == "-md") return "--model-draft";
   return std::string(argument);
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "apps/halfmoon/speculation_options.h"
+
 namespace halfmoon::app {
 
 struct ModelOptions {
@@ -22,6 +24,7 @@ struct ModelOptions {
   double kv_gib = 0.0;               ///< 0: chosen from free memory
   uint64_t expert_memory_bytes = 0;  ///< 0: all experts in memory
   bool prefix_cache = true;
+  SpeculationFlags speculation;  ///< commands that generate have flags for it
 };
 
 /// Adds the flags. Every flag also reads HALFMOON_<FLAG> from the environment.

@@ -50,6 +50,44 @@ Result<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const checkpoint::Checkpo
   return text::Tokenizer::LoadFromFolder(checkpoint.path());
 }
 
+/// The tokenizer of a checkpoint; null where it has none.
+Result<std::unique_ptr<text::Tokenizer>> FindTokenizer(const checkpoint::Checkpoint& checkpoint) {
+  Result<std::unique_ptr<text::Tokenizer>> tokenizer = LoadTokenizer(checkpoint);
+  if (!tokenizer.ok() && tokenizer.error().code() == ErrorCode::kNotFound) {
+    return std::unique_ptr<text::Tokenizer>();
+  }
+  return tokenizer;
+}
+
+/// The smaller model that guesses, if one was asked for.
+Status LoadDraft(const ModelOptions& options, const model::LoadOptions& target, Runtime* runtime) {
+  const SpeculationFlags& flags = options.speculation;
+  if (!flags.wants_draft_model()) return {};
+  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(flags.draft_model));
+  runtime->draft_checkpoint = std::move(opened);
+  model::LoadOptions load = target;
+  // What was asked for of the model itself, and a small one may not have.
+  load.load_mtp = false;
+  load.mla_prefill = model::MlaPrefill::kAbsorbed;
+  load.expert_memory_bytes = 0;
+  load.description_file.clear();
+  load.progress = nullptr;
+  HM_ASSIGN(const auto limit,
+            json::FindInt(runtime->draft_checkpoint->config(), "max_position_embeddings"));
+  load.max_context =
+      static_cast<int>(std::min<int64_t>(limit.value_or(0), runtime->model->max_context()));
+  HM_ASSIGN(runtime->draft,
+            model::Model::Load(runtime->draft_checkpoint, runtime->pool.get(), load));
+  HM_ASSIGN(const std::unique_ptr<text::Tokenizer> tokenizer,
+            FindTokenizer(*runtime->draft_checkpoint));
+  return CheckSameVocabulary({.name = options.model,
+                              .rows = runtime->model->vocab_size(),
+                              .tokenizer = runtime->tokenizer.get()},
+                             {.name = flags.draft_model,
+                              .rows = runtime->draft->vocab_size(),
+                              .tokenizer = tokenizer.get()});
+}
+
 Status LoadText(bool tokenizer_required, Runtime* runtime) {
   const checkpoint::Checkpoint& checkpoint = *runtime->checkpoint;
   Result<std::unique_ptr<text::Tokenizer>> tokenizer = LoadTokenizer(checkpoint);
@@ -106,11 +144,34 @@ void PrintExpertPlan(const model::ExpertMemory& memory) {
       memory.locked ? ", locked in memory" : "");
 }
 
+/// Budget of the draft model's KV: for as many sequences as run, or a quarter of what the model's
+/// own takes, with room for one conversation in any case.
+size_t DraftKvBytes(const ModelOptions& options, size_t kv_bytes, const Runtime& runtime) {
+  if (runtime.draft == nullptr) return 0;
+  const size_t one = PageBytesFor(*runtime.draft, runtime.draft->max_context() + 1);
+  return std::min(one * static_cast<size_t>(options.max_sequences), std::max(one, kv_bytes / 4));
+}
+
+const char* DescribeDraft(engine::DraftSource source) {
+  switch (source) {
+    case engine::DraftSource::kNone:
+      return "nothing";
+    case engine::DraftSource::kNgram:
+      return "n-grams of the text so far";
+    case engine::DraftSource::kMtp:
+      return "the model's draft layer";
+    case engine::DraftSource::kModel:
+      return "the draft model";
+  }
+  return "";
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
                                              const LoadProgress& progress) {
   auto runtime = std::make_unique<Runtime>();
+  HM_TRY(CheckSpeculation(options.speculation));
   model::LoadOptions load;
   HM_ASSIGN(load.isa, kernels::ParseIsa(options.isa));
   load.activation =
@@ -123,6 +184,7 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   load.description_file = options.description_file;
   load.expert_memory_bytes = options.expert_memory_bytes;
   HM_TRY(CheckExpertMemory(load.expert_memory_bytes));
+  load.load_mtp = options.speculation.wants_draft_layer();
 
   HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(options.model));
   runtime->checkpoint = std::move(opened);
@@ -147,6 +209,9 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
         "a token may change with the chunks of a prompt, and between prompted and "
         "generated tokens\n");
   }
+  HM_TRY(LoadDraft(options, load, runtime.get()));
+  HM_ASSIGN(runtime->draft_source,
+            ChooseDraftSource(options.speculation, *runtime->model, runtime->draft.get()));
   return runtime;
 }
 
@@ -169,12 +234,19 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
     }
   }
   runtime->kv_bytes = budget;
-  HM_ASSIGN(runtime->engine, engine::Engine::Start(runtime->model.get(), &runtime->clock,
-                                                   {.kv_bytes = budget,
-                                                    .max_running = options.max_sequences,
-                                                    .max_queued = max_queued,
-                                                    .step_tokens = options.batch_tokens,
-                                                    .prefix_cache = options.prefix_cache}));
+  HM_ASSIGN(runtime->engine,
+            engine::Engine::Start(
+                runtime->model.get(), &runtime->clock,
+                {.kv_bytes = budget,
+                 .max_running = options.max_sequences,
+                 .max_queued = max_queued,
+                 .step_tokens = options.batch_tokens,
+                 .prefix_cache = options.prefix_cache,
+                 .speculation = {.source = runtime->draft_source,
+                                 .max_tokens = options.speculation.max_tokens,
+                                 .adaptive = options.speculation.adaptive,
+                                 .draft_model = runtime->draft.get(),
+                                 .draft_kv_bytes = DraftKvBytes(options, budget, *runtime)}}));
   return {};
 }
 
@@ -198,6 +270,9 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
                "(--kv-memory), %d sequences at once (-np)\n",
                model.max_context(), kv.bytes_per_token(),
                static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
+  if (runtime.draft_source == engine::DraftSource::kNone) return;
+  std::fprintf(stderr, "guesses  up to %d tokens (--draft-max) from %s (--speculative)\n",
+               options.speculation.max_tokens, DescribeDraft(runtime.draft_source));
 }
 
 LoadProgress TerminalProgress() {

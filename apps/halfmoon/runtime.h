@@ -29,11 +29,14 @@ struct Runtime {
   std::unique_ptr<model::Model> model;
   std::unique_ptr<text::Tokenizer> tokenizer;  ///< null where the checkpoint has none
   std::optional<text::ChatTemplate> chat_template;
+  std::shared_ptr<const checkpoint::Checkpoint> draft_checkpoint;
+  std::unique_ptr<model::Model> draft;  ///< null without a draft model
   MonotonicClock clock;
   std::unique_ptr<engine::Engine> engine;  ///< null until StartEngine
 
   std::string name;     ///< what clients call the model: the file's or folder's name
   size_t kv_bytes = 0;  ///< KV budget of the engine
+  engine::DraftSource draft_source = engine::DraftSource::kNone;
 };
 
 /// Opens and loads. `tokenizer_required` makes a checkpoint without a vocabulary an error. What the

@@ -167,6 +167,7 @@ void AddServeCommand(CLI::App* app, Action* action) {
   auto options = std::make_shared<ServeOptions>();
   CLI::App* command = app->add_subcommand("serve", "Serve the OpenAI API over HTTP");
   AddModelOptions(command, &options->model);
+  AddSpeculationOptions(command, &options->model.speculation);
   auto add = [command](const char* flags, auto& value, const char* help) {
     return command->add_option(flags, value, help)->group("Server");
   };

@@ -40,6 +40,9 @@ constexpr Alias kAliases[] = {
     {"halfmoon_prefix_cache_queried_tokens_total", "vllm:prefix_cache_queries_total"},
     {"halfmoon_prefix_cache_hit_tokens_total", "vllm:prefix_cache_hits_total"},
     {"halfmoon_preemptions_total", "vllm:num_preemptions_total"},
+    {"halfmoon_drafts_total", "vllm:spec_decode_num_drafts_total"},
+    {"halfmoon_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"},
+    {"halfmoon_accepted_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"},
     {"halfmoon_prompt_tokens_total", "vllm:prompt_tokens_total"},
     {"halfmoon_generated_tokens_total", "vllm:generation_tokens_total"},
     {"halfmoon_time_to_first_token_seconds", "vllm:time_to_first_token_seconds"},
@@ -105,6 +108,11 @@ void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& fami
           experts.wait_us);
   counter("halfmoon_expert_errors_total", "Steps that failed for want of an expert.",
           experts.errors);
+  counter("halfmoon_drafts_total", "Steps of a sequence in which guesses were checked.",
+          stats.drafts);
+  counter("halfmoon_draft_tokens_total", "Tokens guessed and checked.", stats.draft_tokens);
+  counter("halfmoon_accepted_draft_tokens_total", "Guesses that came true.",
+          stats.accepted_draft_tokens);
 }
 
 std::string_view OutcomeName(Outcome outcome) {

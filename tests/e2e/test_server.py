@@ -210,6 +210,18 @@ def test_metrics_count(server):
         metric(server, name)
 
 
+def test_metrics_count_guesses(start_server):
+    # A text that repeats itself: n-grams, which are the default, find what follows.
+    server = start_server("--no-draft-adaptive")
+    text = "one two three four five six seven eight nine ten. " * 8
+    with connect(server) as client:
+        client.completions.create(model="", prompt=text, max_tokens=60, temperature=0, extra_body={"ignore_eos": True})
+    drafted = metric(server, "vllm:spec_decode_num_draft_tokens_total")
+    accepted = metric(server, "vllm:spec_decode_num_accepted_tokens_total")
+    assert drafted >= accepted > 0 and metric(server, "vllm:spec_decode_num_drafts_total") > 0
+    assert metric(server, "halfmoon_engine_steps_total") < 60
+
+
 def test_connection_is_kept(server):
     connection = raw(server)
     connection.connect()

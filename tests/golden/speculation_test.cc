@@ -194,14 +194,14 @@ TEST_P(DraftLayer, Mtp_GuessesAreThoseOfTheWholeSequence) {
     model::MtpChunk chunk{.next_ids = std::span(ids).subspan(1, rows),
                           .hidden = {hidden.data(), rows * h},
                           .kv = kv.view()};
-    model->ForwardMtp({&chunk, 1});
+    EXPECT_TRUE(model->ForwardMtp({&chunk, 1}).ok());
     std::vector<int32_t> tokens = {ArgMax(model->logits())};
     while (tokens.size() < guesses) {
       const std::vector<float> fed(model->final_hidden().begin(), model->final_hidden().end());
       chunk.start = last + static_cast<int32_t>(tokens.size());
       chunk.next_ids = std::span<const int32_t>(tokens).last(1);
       chunk.hidden = fed;
-      model->ForwardMtp({&chunk, 1});
+      EXPECT_TRUE(model->ForwardMtp({&chunk, 1}).ok());
       tokens.push_back(ArgMax(model->logits()));
     }
     return tokens;
@@ -220,7 +220,7 @@ TEST_P(DraftLayer, Mtp_GuessesAreThoseOfTheWholeSequence) {
     computed.insert(computed.end(), {5, 6});
     const model::SequenceChunk chunk{
         .ids = computed, .start = start, .kv = kv.view(), .logits = model::LogitsMode::kAll};
-    model->Forward({&chunk, 1});
+    EXPECT_TRUE(model->Forward({&chunk, 1}).ok());
     start += count;
     const auto known = std::span<const int32_t>(ids).first(static_cast<size_t>(start) + 1);
     const engine::ComputedRows rows{.id = sched::SeqId{1},
@@ -276,7 +276,7 @@ TEST_P(DraftLayer, Mtp_AcceptanceIsWhatTheWholeSequencePredicts) {
                               .hidden = {hidden.data(), (ids.size() - 1) * h},
                               .kv = kv.view(),
                               .logits = model::LogitsMode::kAll};
-  model->ForwardMtp({&chunk, 1});
+  EXPECT_TRUE(model->ForwardMtp({&chunk, 1}).ok());
   const auto guess = [&](size_t row) {
     // Among the tokens that the bias leaves.
     return ArgMax(model->logits().subspan(row * vocab, 4));
