@@ -10,11 +10,13 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/expanded_attention.h"
 #include "kernels/matmul.h"
 #include "kernels/probe.h"
 #include "quant/quant.h"
@@ -139,6 +141,63 @@ class Bench {
       const double flops = 4.0 * static_cast<double>(rows * row) * mean_depth;
       Print(name, text, timing, flops / timing.median_s, "flops/s", limits_.f32_flops_per_s);
     }
+  }
+
+  // Latent attention with the heads of DeepSeek V3, in absorbed or expanded form, of one chunk at
+  // the end of a sequence. Operations are those of the form itself, without absorbing queries.
+  void AttendLatents(int heads, int32_t tokens, int32_t depth, bool expanded) {
+    const ExpandedShape parts{heads, 512, 128, 64, 128, 0.07f};
+    const int64_t c = parts.latent_dim;
+    const int64_t key = parts.nope_dim + parts.rope_dim;
+    const KvLayout layout{.num_layers = 1,
+                          .num_kv_heads = 1,
+                          .head_dim = parts.latent_dim + parts.rope_dim,
+                          .block_size = 64,
+                          .type = KvType::kF16,
+                          .kind = KvKind::kLatent,
+                          .value_dim = parts.latent_dim};
+    const std::string name = expanded ? "latent expanded" : "latent absorbed";
+    const std::string text = "N " + std::to_string(heads) + " T " + std::to_string(tokens) +
+                             " depth " + std::to_string(depth);
+    if (Skipped(name, text)) return;
+    std::vector<int32_t> table(static_cast<size_t>((depth + 63) / 64));
+    std::iota(table.begin(), table.end(), 0);
+    tensor::AlignedBuffer memory(table.size() * layout.page_bytes());
+    const PagedKv paged{memory.data(), table};
+    std::vector<float> kv = Random(static_cast<size_t>(depth) * 576);
+    const AttentionSequence all{0, depth, 0, paged};
+    WriteLatentKv(stream_, layout, 0, {&all, 1}, {kv.data(), depth, 576}, {});
+    const AttentionSequence sequence{0, tokens, depth - tokens, paged};
+    const AttentionShape shape{heads, layout.head_dim, parts.scale, 0};
+    const int64_t q_row = heads * (expanded ? key : int64_t{layout.head_dim});
+    const int64_t out_row = heads * (expanded ? int64_t{parts.value_dim} : c);
+    std::vector<float> q = Random(static_cast<size_t>(tokens * q_row));
+    std::vector<float> out(static_cast<size_t>(tokens * out_row));
+    const Rows q_rows{q.data(), tokens, q_row};
+    const Rows out_rows{out.data(), tokens, out_row};
+    std::vector<PackedMatrix> weights;
+    for (int i = 0; expanded && i < 2 * heads; ++i) {
+      weights.push_back(RandomMatrix(DType::kBF16, 128, c));
+    }
+    std::vector<float> scratch(
+        std::max(AttentionScratchFloats(layout, shape, tokens, depth, options_.threads),
+                 ExpandedScratchFloats(parts, tokens, options_.threads)));
+    const Timing timing = Measure(options_.seconds, [&] {
+      if (expanded) {
+        const std::span<const PackedMatrix> all_weights(weights);
+        const auto half = static_cast<size_t>(heads);
+        ExpandedAttention(stream_, layout, 0, parts,
+                          {all_weights.first(half), all_weights.subspan(half)}, {&sequence, 1},
+                          q_rows, out_rows, scratch);
+      } else {
+        Attention(stream_, layout, 0, shape, {&sequence, 1}, q_rows, out_rows, scratch);
+      }
+    });
+    const double pairs = tokens * (depth - (tokens - 1) / 2.0);
+    const double width = static_cast<double>(expanded ? key + parts.value_dim : 2 * c + 64);
+    double flops = 2.0 * heads * pairs * width;
+    if (expanded) flops += 2.0 * heads * depth * static_cast<double>(c) * 256;
+    Print(name, text, timing, flops / timing.median_s, "flops/s", limits_.f32_flops_per_s);
   }
 
   // Stored bytes into tiles, all threads: what a start without a cache of packed weights costs.
@@ -287,6 +346,12 @@ void RunAll(const Options& options) {
   bench.Attend("decode", 1, 65536, 1);
   bench.Attend("prefill", 512, 512, 1);
   bench.Attend("prefill", 512, 4096, 1);
+  // From how many tokens expanding pays (ExpansionPays).
+  for (const int32_t tokens : {1, 128, 192, 512}) {
+    bench.AttendLatents(16, tokens, 4096, false);
+    if (tokens > 1) bench.AttendLatents(16, tokens, 4096, true);
+  }
+  bench.AttendLatents(128, 1, 4096, false);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                             DType::kQ4_K, DType::kQ6_K}) {
     bench.PackWeights(dtype);

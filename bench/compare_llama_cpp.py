@@ -322,9 +322,10 @@ def run(options):
         options.markdown.write_text(rows, encoding="utf-8")
 
 
-def main():
+def exit_code(action):
+    """Runs `action`; what a user can cause becomes one line and a code."""
     try:
-        run(parse_arguments())
+        action()
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
@@ -337,4 +338,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: run(parse_arguments())))

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a GGUF file with random weights in the layer shape of Qwen3-30B-A3B, for measuring speed without a download.
+"""Writes a GGUF file with random weights in the layer shape of a published model, for measuring speed without a download.
 
-    python bench/make_moe_model.py --out moe.gguf [--layers 8] [--type q4_0|q4_1|q8_0] [--seed 1]
+    python bench/make_moe_model.py --out moe.gguf [--shape qwen3_moe|deepseek_v3] [--layers 8] [--heads N]
+                                   [--type q4_0|q4_1|q8_0] [--seed 1]
 
-Hidden 2048, 32 heads and 4 KV heads of 128, 128 experts of 768 of which 8 are used, vocabulary 49152. Quantised blocks
-are random bytes under scales that keep each product near the size of its input, so activations stay finite however many
-layers there are; norms are ones; the router is float32 noise, so experts are chosen about evenly. With a 4-bit type the
-output matrix is Q6_K, as in published files. One tensor at a time is in memory. Needs gguf and numpy: requirements.txt.
+qwen3_moe is Qwen3-30B-A3B: hidden 2048, 32 heads and 4 KV heads of 128, 128 experts of 768 of which 8 are used.
+deepseek_v3 has the attention of DeepSeek V3 (latents of 512 + 64, heads of 128 + 64 and 128) with 16 heads instead of
+128, on hidden 2048 with query latents of 768, 16 experts of 768 of which 4 are used and a shared one, no dense layer.
+Vocabulary 49152 for both. Quantised blocks are random bytes under scales that keep each product near the size of its
+input, so activations stay finite however many layers there are; norms are ones; the router is float32 noise, so experts
+are chosen about evenly. With a 4-bit type the output matrix is Q6_K, as in published files. One tensor at a time is in
+memory. Needs gguf and numpy: requirements.txt.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import sys
@@ -19,15 +24,31 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
-HIDDEN = 2048
-HEADS = 32
-KV_HEADS = 4
-HEAD_DIM = 128
-EXPERTS = 128
-EXPERTS_USED = 8
-EXPERT_FFN = 768
+
+@dataclasses.dataclass
+class Shape:
+    """Sizes of the layers. Latent attention has q_rank > 0; the others of its sizes are those of DeepSeek V3."""
+
+    architecture: str
+    title: str
+    heads: int
+    experts: int
+    experts_used: int
+    kv_heads: int = 0
+    q_rank: int = 0
+    hidden: int = 2048
+    expert_ffn: int = 768
+    head_dim: int = 128  # of values, and of keys without the rotated part
+    latent: int = 512
+    rotary: int = 64
+    context: int = 32768
+
+
+SHAPES = {
+    "qwen3_moe": Shape("qwen3moe", "Qwen3-MoE", heads=32, kv_heads=4, experts=128, experts_used=8),
+    "deepseek_v3": Shape("deepseek2", "DeepSeek-V3", heads=16, q_rank=768, experts=16, experts_used=4, context=163840),
+}
 VOCABULARY = 49152
-CONTEXT = 32768
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 FILE_TYPES = {
@@ -89,27 +110,53 @@ class Tensor:
         return random_blocks(rng, self.kind, count, deviation).reshape(self.byte_shape())
 
 
-def tensors(layers, kind):
-    def norm(name, width):
-        return Tensor(name, (width,), Type.F32, fill=1.0)
+def norm(name, width):
+    return Tensor(name, (width,), Type.F32, fill=1.0)
 
-    yield Tensor("token_embd.weight", (VOCABULARY, HIDDEN), kind)
-    yield norm("output_norm.weight", HIDDEN)
-    yield Tensor("output.weight", (VOCABULARY, HIDDEN), kind if kind == Type.Q8_0 else Type.Q6_K)
+
+def grouped_attention(at, shape, kind):
+    width = shape.heads * shape.head_dim
+    yield Tensor(at + "attn_q.weight", (width, shape.hidden), kind)
+    yield Tensor(at + "attn_k.weight", (shape.kv_heads * shape.head_dim, shape.hidden), kind)
+    yield Tensor(at + "attn_v.weight", (shape.kv_heads * shape.head_dim, shape.hidden), kind)
+    yield norm(at + "attn_q_norm.weight", shape.head_dim)
+    yield norm(at + "attn_k_norm.weight", shape.head_dim)
+
+
+def latent_attention(at, shape, kind):
+    key = shape.head_dim + shape.rotary
+    yield Tensor(at + "attn_q_a.weight", (shape.q_rank, shape.hidden), kind)
+    yield norm(at + "attn_q_a_norm.weight", shape.q_rank)
+    yield Tensor(at + "attn_q_b.weight", (shape.heads * key, shape.q_rank), kind)
+    yield Tensor(at + "attn_kv_a_mqa.weight", (shape.latent + shape.rotary, shape.hidden), kind)
+    yield norm(at + "attn_kv_a_norm.weight", shape.latent)
+    yield Tensor(at + "attn_k_b.weight", (shape.heads, shape.latent, shape.head_dim), kind)
+    yield Tensor(at + "attn_v_b.weight", (shape.heads, shape.head_dim, shape.latent), kind)
+
+
+def experts(at, shape, kind):
+    for suffix, stacked in (("_exps", (shape.experts,)), ("_shexp", ())):
+        if suffix == "_shexp" and not shape.q_rank:
+            continue
+        yield Tensor(f"{at}ffn_gate{suffix}.weight", (*stacked, shape.expert_ffn, shape.hidden), kind)
+        yield Tensor(f"{at}ffn_up{suffix}.weight", (*stacked, shape.expert_ffn, shape.hidden), kind)
+        yield Tensor(f"{at}ffn_down{suffix}.weight", (*stacked, shape.hidden, shape.expert_ffn), kind)
+
+
+def tensors(shape, layers, kind):
+    yield Tensor("token_embd.weight", (VOCABULARY, shape.hidden), kind)
+    yield norm("output_norm.weight", shape.hidden)
+    yield Tensor("output.weight", (VOCABULARY, shape.hidden), kind if kind == Type.Q8_0 else Type.Q6_K)
     for layer in range(layers):
         at = f"blk.{layer}."
-        yield norm(at + "attn_norm.weight", HIDDEN)
-        yield Tensor(at + "attn_q.weight", (HEADS * HEAD_DIM, HIDDEN), kind)
-        yield Tensor(at + "attn_k.weight", (KV_HEADS * HEAD_DIM, HIDDEN), kind)
-        yield Tensor(at + "attn_v.weight", (KV_HEADS * HEAD_DIM, HIDDEN), kind)
-        yield norm(at + "attn_q_norm.weight", HEAD_DIM)
-        yield norm(at + "attn_k_norm.weight", HEAD_DIM)
-        yield Tensor(at + "attn_output.weight", (HIDDEN, HEADS * HEAD_DIM), kind)
-        yield norm(at + "ffn_norm.weight", HIDDEN)
-        yield Tensor(at + "ffn_gate_inp.weight", (EXPERTS, HIDDEN), Type.F32)
-        yield Tensor(at + "ffn_gate_exps.weight", (EXPERTS, EXPERT_FFN, HIDDEN), kind)
-        yield Tensor(at + "ffn_up_exps.weight", (EXPERTS, EXPERT_FFN, HIDDEN), kind)
-        yield Tensor(at + "ffn_down_exps.weight", (EXPERTS, HIDDEN, EXPERT_FFN), kind)
+        yield norm(at + "attn_norm.weight", shape.hidden)
+        yield from (latent_attention if shape.q_rank else grouped_attention)(at, shape, kind)
+        yield Tensor(at + "attn_output.weight", (shape.hidden, shape.heads * shape.head_dim), kind)
+        yield norm(at + "ffn_norm.weight", shape.hidden)
+        yield Tensor(at + "ffn_gate_inp.weight", (shape.experts, shape.hidden), Type.F32)
+        if shape.q_rank:
+            yield Tensor(at + "exp_probs_b.bias", (shape.experts,), Type.F32, fill=0.0)
+        yield from experts(at, shape, kind)
 
 
 def byte_characters():
@@ -137,31 +184,50 @@ def add_vocabulary(writer):
     writer.add_add_bos_token(False)
 
 
-def add_metadata(writer, layers, kind):
-    writer.add_name(f"random Qwen3-MoE shape, {layers} layers, {kind.name}")
+def add_latent_metadata(writer, shape):
+    writer.add_head_count_kv(1)
+    writer.add_q_lora_rank(shape.q_rank)
+    writer.add_kv_lora_rank(shape.latent)
+    writer.add_rope_dimension_count(shape.rotary)
+    writer.add_key_length(shape.latent + shape.rotary)
+    writer.add_value_length(shape.latent)
+    writer.add_key_length_mla(shape.head_dim + shape.rotary)
+    writer.add_value_length_mla(shape.head_dim)
+    writer.add_leading_dense_block_count(0)
+    writer.add_expert_shared_count(1)
+    writer.add_expert_weights_norm(True)
+    writer.add_expert_weights_scale(1.0)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+def add_metadata(writer, shape, layers, kind):
+    writer.add_name(f"random {shape.title} shape, {layers} layers, {kind.name}")
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(layers)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(EXPERT_FFN * EXPERTS_USED)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_feed_forward_length(shape.expert_ffn * shape.experts_used)
+    writer.add_head_count(shape.heads)
+    if shape.q_rank:
+        add_latent_metadata(writer, shape)
+    else:
+        writer.add_head_count_kv(shape.kv_heads)
+        writer.add_key_length(shape.head_dim)
+        writer.add_value_length(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1e6)
-    writer.add_expert_count(EXPERTS)
-    writer.add_expert_used_count(EXPERTS_USED)
-    writer.add_expert_feed_forward_length(EXPERT_FFN)
+    writer.add_expert_count(shape.experts)
+    writer.add_expert_used_count(shape.experts_used)
+    writer.add_expert_feed_forward_length(shape.expert_ffn)
     writer.add_vocab_size(VOCABULARY)
 
 
-def write(path, layers, kind, seed):
-    writer = gguf.GGUFWriter(path, "qwen3moe")
-    add_metadata(writer, layers, kind)
+def write(path, shape, layers, kind, seed):
+    writer = gguf.GGUFWriter(path, shape.architecture)
+    add_metadata(writer, shape, layers, kind)
     add_vocabulary(writer)
-    wanted = list(tensors(layers, kind))
+    wanted = list(tensors(shape, layers, kind))
     for tensor in wanted:
         if tensor.kind == Type.F32:
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), 4 * int(np.prod(tensor.shape)))
@@ -184,17 +250,24 @@ def write(path, layers, kind, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
+    parser.add_argument("--shape", choices=list(SHAPES), default="qwen3_moe")
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--heads", type=int, help="query heads (default: what the shape has)")
     parser.add_argument("--type", choices=[kind.name.lower() for kind in FILE_TYPES], default="q4_0")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.layers < 1:
         parser.error("--layers has to be at least 1")
+    shape = SHAPES[options.shape]
+    if options.heads is not None:
+        shape = dataclasses.replace(shape, heads=options.heads)
+    if shape.heads < 1 or (shape.kv_heads and shape.heads % shape.kv_heads):
+        parser.error(f"--heads {shape.heads}: expected a positive multiple of the {max(1, shape.kv_heads)} KV heads")
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when whole, so that an interrupted run leaves no half file under the name.
         partial = options.out.with_name(options.out.name + ".partial")
-        write(partial, options.layers, Type[options.type.upper()], options.seed)
+        write(partial, shape, options.layers, Type[options.type.upper()], options.seed)
         os.replace(partial, options.out)
     except OSError as error:
         print(f"error: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)

@@ -2,13 +2,12 @@
 // `halfmoon bench`: prefill and decode speed of a model, against what the machine can do at most.
 #include <algorithm>
 #include <cstdio>
-#include <random>
 
+#include "apps/halfmoon/bench_measure.h"
 #include "apps/halfmoon/command.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/json.h"
 #include "kernels/probe.h"
-#include "model/contiguous_kv.h"
 
 namespace halfmoon::app {
 namespace {
@@ -17,85 +16,11 @@ struct BenchOptions {
   ModelOptions model;
   std::vector<int> prefill = {512};
   std::vector<int> batch = {1, 16};
+  std::vector<int> depth = {0};
   int decode = 64;
   int repeats = 5;
   bool json = false;
 };
-
-struct Measurement {
-  std::string name;
-  int tokens = 0;
-  std::vector<double> seconds;  ///< sorted
-  model::ExpertStats before, after;
-  double median() const { return seconds[seconds.size() / 2]; }
-};
-
-std::vector<int32_t> RandomIds(size_t count, int64_t vocab_size) {
-  std::mt19937 random(1);
-  std::vector<int32_t> ids(count);
-  for (int32_t& id : ids) {
-    id = static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size));
-  }
-  return ids;
-}
-
-template <typename Run>
-Result<Measurement> Measure(std::string name, model::Model* model, int tokens, int repeats,
-                            const Run& run) {
-  const MonotonicClock clock;
-  Measurement measurement{.name = std::move(name), .tokens = tokens};
-  HM_TRY(run());  // Warms caches and pages; not counted.
-  measurement.before = model->expert_stats();
-  for (int i = 0; i < repeats; ++i) {
-    const TimeUs begin = clock.NowUs();
-    HM_TRY(run());
-    measurement.seconds.push_back(static_cast<double>(clock.NowUs() - begin) * 1e-6);
-  }
-  measurement.after = model->expert_stats();
-  std::sort(measurement.seconds.begin(), measurement.seconds.end());
-  return measurement;
-}
-
-Result<Measurement> MeasurePrefill(model::Model* model, int tokens, int repeats) {
-  const auto step = static_cast<size_t>(model->options().max_step_tokens);
-  const std::vector<int32_t> ids = RandomIds(static_cast<size_t>(tokens), model->vocab_size());
-  model::ContiguousKv kv(model->kv_layout(), tokens);
-  return Measure("prefill " + std::to_string(tokens), model, tokens, repeats, [&]() -> Status {
-    for (size_t begin = 0; begin < ids.size(); begin += step) {
-      const size_t count = std::min(step, ids.size() - begin);
-      const bool last = begin + count == ids.size();
-      const model::SequenceChunk chunk{
-          .ids = {ids.data() + begin, count},
-          .start = static_cast<int32_t>(begin),
-          .kv = kv.view(),
-          .logits = last ? model::LogitsMode::kLast : model::LogitsMode::kNone};
-      HM_TRY(model->Forward({&chunk, 1}));
-    }
-    return {};
-  });
-}
-
-Result<Measurement> MeasureDecode(model::Model* model, int batch, int tokens, int repeats) {
-  const std::vector<int32_t> ids =
-      RandomIds(static_cast<size_t>(batch) * static_cast<size_t>(tokens), model->vocab_size());
-  std::vector<model::ContiguousKv> kv;
-  kv.reserve(static_cast<size_t>(batch));
-  for (int i = 0; i < batch; ++i) kv.emplace_back(model->kv_layout(), tokens);
-  std::vector<model::SequenceChunk> chunks(static_cast<size_t>(batch));
-  return Measure(
-      "decode x" + std::to_string(batch), model, batch * tokens, repeats, [&]() -> Status {
-        for (int t = 0; t < tokens; ++t) {
-          for (int i = 0; i < batch; ++i) {
-            const auto at = static_cast<size_t>(i) * static_cast<size_t>(tokens);
-            chunks[static_cast<size_t>(i)] = {.ids = {ids.data() + at + static_cast<size_t>(t), 1},
-                                              .start = t,
-                                              .kv = kv[static_cast<size_t>(i)].view()};
-          }
-          HM_TRY(model->Forward(chunks));
-        }
-        return {};
-      });
-}
 
 /// What the counted runs of a case did with experts on disk.
 json::object ExpertFigures(const model::ExpertMemory& memory, const Measurement& m) {
@@ -121,56 +46,6 @@ json::object ExpertFigures(const model::ExpertMemory& memory, const Measurement&
           {"pack_share", share(rise(&model::ExpertStats::pack_us) * 1e-6, seconds)}};
 }
 
-/// Seconds from submission to the last token of a greedy answer to `prompt`, on an engine of its
-/// own.
-Result<double> TimeGeneration(const ModelOptions& options, const std::vector<int32_t>& prompt,
-                              int tokens, Runtime* runtime) {
-  HM_TRY(StartEngine(options, 1, runtime));
-  engine::Request request;
-  request.prompt_ids = prompt;
-  request.max_tokens = tokens;
-  request.sampling.temperature = 0.0f;
-  const TimeUs begin = runtime->clock.NowUs();
-  HM_ASSIGN(const std::unique_ptr<engine::RequestHandle> handle,
-            runtime->engine->Submit(std::move(request)));
-  while (const std::optional<engine::Event> event = handle->Next()) {
-    const auto* finish = std::get_if<engine::FinishEvent>(&*event);
-    if (finish != nullptr && finish->error.has_value()) return *finish->error;
-  }
-  return static_cast<double>(runtime->clock.NowUs() - begin) * 1e-6;
-}
-
-/// A text that repeats itself, continued without guesses and with them, in turns.
-struct GuessingMeasurement {
-  Measurement plain;
-  Measurement guessing;
-  engine::EngineStats stats;  ///< of the last run with guesses
-};
-
-Result<GuessingMeasurement> MeasureGuessing(const ModelOptions& options, int tokens, int repeats,
-                                            Runtime* runtime) {
-  constexpr size_t kPeriod = 32;
-  const std::vector<int32_t> part = RandomIds(kPeriod, runtime->model->vocab_size());
-  std::vector<int32_t> prompt;
-  for (int i = 0; i < 4; ++i) prompt.insert(prompt.end(), part.begin(), part.end());
-  GuessingMeasurement result{.plain = {.name = "generate", .tokens = tokens},
-                             .guessing = {.name = "generate guessing", .tokens = tokens}};
-  const engine::DraftSource source = runtime->draft_source;
-  for (int i = 0; i < repeats; ++i) {
-    runtime->draft_source = engine::DraftSource::kNone;
-    HM_ASSIGN(const double plain_s, TimeGeneration(options, prompt, tokens, runtime));
-    result.plain.seconds.push_back(plain_s);
-    runtime->draft_source = source;
-    HM_ASSIGN(const double guessing_s, TimeGeneration(options, prompt, tokens, runtime));
-    result.guessing.seconds.push_back(guessing_s);
-    result.stats = runtime->engine->Stats();
-  }
-  runtime->engine.reset();
-  std::ranges::sort(result.plain.seconds);
-  std::ranges::sort(result.guessing.seconds);
-  return result;
-}
-
 void Print(const BenchOptions& options, const Runtime& runtime, const Measurement& m,
            double limit_tokens_per_s) {
   const double rate = m.tokens / m.median();
@@ -184,14 +59,19 @@ void Print(const BenchOptions& options, const Runtime& runtime, const Measuremen
                       {"cpu", CpuName()},
                       {"isa", std::string(kernels::IsaName(runtime.model->options().isa))},
                       {"threads", runtime.pool->num_threads()},
+                      {"depth", m.depth},
+                      {"kv_bytes_per_token", runtime.model->kv_layout().bytes_per_token()},
                       {"tokens_per_s", rate},
                       {"spread", spread},
                       {"limit_tokens_per_s", limit_tokens_per_s},
                       {"share_of_limit", share}};
     if (experts != nullptr) line["expert_memory"] = ExpertFigures(*experts, m);
+    if (runtime.model->description().attention.kind == model::AttentionKind::kMla) {
+      line["mla_prefill"] = options.model.mla_prefill;
+    }
     std::printf("%s\n", json::Serialize(line).c_str());
   } else {
-    std::printf("%-16s %9.1f tokens/s  spread %4.1f %%  %5.1f %% of the machine's limit\n",
+    std::printf("%-22s %9.1f tokens/s  spread %4.1f %%  %5.1f %% of the machine's limit\n",
                 m.name.c_str(), rate, 100.0 * spread, 100.0 * share);
     if (experts != nullptr) {
       std::printf("%16s %s\n", "experts", json::Serialize(ExpertFigures(*experts, m)).c_str());
@@ -210,7 +90,8 @@ int RunBench(const BenchOptions& options) {
   Runtime& runtime = **loaded;
   model::Model* model = runtime.model.get();
   const int longest =
-      std::max(options.decode, *std::max_element(options.prefill.begin(), options.prefill.end()));
+      std::max(options.decode, *std::max_element(options.prefill.begin(), options.prefill.end())) +
+      *std::max_element(options.depth.begin(), options.depth.end());
   if (longest > model->max_context()) {
     return Fail(Error(ErrorCode::kInvalidArgument, std::to_string(longest) +
                                                        " tokens do not fit the context of " +
@@ -225,20 +106,22 @@ int RunBench(const BenchOptions& options) {
                limits.f32_flops_per_s * 1e-9);
   const double compute_s =
       cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
-  for (const int tokens : options.prefill) {
-    const Result<Measurement> prefill = MeasurePrefill(model, tokens, options.repeats);
-    if (!prefill.ok()) return Fail(prefill.error());
-    Print(options, runtime, *prefill, 1.0 / compute_s);
-  }
   const auto decode_limit = [&](int batch) {
     // A step reads each weight it touches once, whoever shares it, and computes every sequence.
     const double read_s = model->WeightBytesPerStep(batch) / limits.read_bytes_per_s;
     return batch / std::max(read_s, batch * compute_s);
   };
-  for (const int batch : options.batch) {
-    const Result<Measurement> decode = MeasureDecode(model, batch, options.decode, options.repeats);
-    if (!decode.ok()) return Fail(decode.error());
-    Print(options, runtime, *decode, decode_limit(batch));
+  for (const int depth : options.depth) {
+    for (const int tokens : options.prefill) {
+      const auto prefill = MeasurePrefill(model, depth, tokens, options.repeats);
+      if (!prefill.ok()) return Fail(prefill.error());
+      Print(options, runtime, *prefill, 1.0 / compute_s);
+    }
+    for (const int batch : options.batch) {
+      const auto decode = MeasureDecode(model, depth, batch, options.decode, options.repeats);
+      if (!decode.ok()) return Fail(decode.error());
+      Print(options, runtime, *decode, decode_limit(batch));
+    }
   }
   if (runtime.draft_source == engine::DraftSource::kNone) return kExitOk;
   const Result<GuessingMeasurement> measured =
@@ -271,6 +154,12 @@ void AddBenchCommand(CLI::App* app, Action* action) {
       ->capture_default_str();
   command->add_option("-n,--decode", options->decode, "Tokens decoded per sequence")
       ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command
+      ->add_option("-d,--depth", options->depth,
+                   "Tokens already in the KV cache; attention over them is not in the limits")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   command->add_option("-r,--repeats", options->repeats, "Counted runs of each; the median is shown")
       ->check(CLI::Range(1, 1000))
