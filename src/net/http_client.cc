@@ -18,12 +18,29 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
+// How often HttpClientOptions::interrupted is asked.
+constexpr std::chrono::milliseconds kInterruptInterval{100};
+
+std::string Authority(const HttpClientOptions& options) {
+  const bool v6 = options.host.find(':') != std::string::npos && !options.host.starts_with('[');
+  return (v6 ? "[" + options.host + "]" : options.host) + ":" + std::to_string(options.port);
+}
+
+// The default port is left out: signed URLs of object stores sign the host as browsers write it.
+std::string HostField(const HttpClientOptions& options) {
+  std::string authority = Authority(options);
+  if (options.port == (options.tls ? 443 : 80)) authority.resize(authority.rfind(':'));
+  return authority;
+}
+
 std::string SerializeRequest(const ClientRequest& request, const HttpClientOptions& options) {
-  std::string out = request.method + " " + request.target + " HTTP/1.1\r\n";
-  if (!request.headers.Find("Host")) {
-    const bool v6 = options.host.find(':') != std::string::npos && !options.host.starts_with('[');
-    out += "Host: " + (v6 ? "[" + options.host + "]" : options.host) + ":" +
-           std::to_string(options.port) + "\r\n";
+  const bool through_proxy = !options.proxy_host.empty() && !options.tls;
+  std::string out = request.method + " " +
+                    (through_proxy ? "http://" + HostField(options) : std::string()) +
+                    request.target + " HTTP/1.1\r\n";
+  if (!request.headers.Find("Host")) out += "Host: " + HostField(options) + "\r\n";
+  if (through_proxy && !options.proxy_authorization.empty()) {
+    out += "Proxy-Authorization: " + options.proxy_authorization + "\r\n";
   }
   if (!request.headers.Find("User-Agent")) out += "User-Agent: halfmoon\r\n";
   const bool has_framing =
@@ -67,6 +84,10 @@ class HttpClient::Impl {
       options_.host = options_.host.substr(1, options_.host.size() - 2);
     }
     where_ = options_.host + " port " + std::to_string(options_.port);
+    if (!options_.proxy_host.empty()) {
+      where_ +=
+          " through proxy " + options_.proxy_host + " port " + std::to_string(options_.proxy_port);
+    }
   }
 
   ~Impl() { Close(); }
@@ -109,11 +130,12 @@ class HttpClient::Impl {
                 const std::function<SteadyClock::time_point()>& deadline) {
     for (;;) {
       if (done()) return Wait::kDone;
-      if (cancelled_) return Wait::kCancelled;
+      if (cancelled_ || (options_.interrupted && options_.interrupted())) return Wait::kCancelled;
       const auto until = deadline();
-      if (SteadyClock::now() >= until) return Wait::kDeadline;
+      const auto now = SteadyClock::now();
+      if (now >= until) return Wait::kDeadline;
       io_.restart();
-      io_.run_one_until(until);
+      io_.run_one_until(options_.interrupted ? std::min(until, now + kInterruptInterval) : until);
     }
   }
 
@@ -161,6 +183,9 @@ class HttpClient::Impl {
       transport_ = MakePlainTransport(std::move(socket));
       return {};
     }
+    if (!options_.proxy_host.empty()) {
+      HM_ASSIGN(socket, OpenTunnel(std::move(socket), deadline));
+    }
     if (!tls_) {
       HM_ASSIGN(tls_, MakeClientTls(options_.tls_ca_file, options_.tls_verify));
     }
@@ -178,15 +203,62 @@ class HttpClient::Impl {
     return {};
   }
 
+  // Asks the proxy for a byte stream to the server. What TLS sends comes after the proxy's answer,
+  // and a server speaks only when spoken to, so nothing of the tunnel is read here.
+  Result<tcp::socket> OpenTunnel(tcp::socket to_proxy, SteadyClock::time_point deadline) {
+    transport_ = MakePlainTransport(std::move(to_proxy));
+    outgoing_ =
+        "CONNECT " + Authority(options_) + " HTTP/1.1\r\nHost: " + Authority(options_) + "\r\n";
+    if (!options_.proxy_authorization.empty()) {
+      outgoing_ += "Proxy-Authorization: " + options_.proxy_authorization + "\r\n";
+    }
+    outgoing_ += "\r\n";
+    write_done_ = read_done_ = false;
+    transport_->AsyncWrite(asio::buffer(outgoing_),
+                           [this](const error_code&, size_t) { write_done_ = true; });
+    StartRead();
+    ResponseParser parser({.max_header_bytes = options_.max_header_bytes}, /*to_head=*/true);
+    for (ParseState state = ParseState::kHead; state != ParseState::kDone;) {
+      const Wait wait =
+          RunUntil([this] { return read_done_ && write_done_; }, [&] { return deadline; });
+      if (wait != Wait::kDone) return WaitError(wait, "waiting for the proxy");
+      read_done_ = false;
+      if (read_error_) {
+        return TunnelError("the proxy closed the connection: " + read_error_.message());
+      }
+      parser.Append({read_buffer_.data(), read_count_});
+      state = parser.Advance();
+      if (state == ParseState::kFailed) {
+        return TunnelError("the proxy: " + parser.failure().message());
+      }
+      if (state != ParseState::kDone) StartRead();
+    }
+    if (parser.head().status / 100 != 2) {
+      return TunnelError("the proxy refused with status " + std::to_string(parser.head().status));
+    }
+    if (parser.buffered_bytes() != 0) return TunnelError("the proxy sends more than its answer");
+    tcp::socket socket = std::move(transport_->socket());
+    transport_.reset();
+    return socket;
+  }
+
+  Error TunnelError(const std::string& what) {
+    Close();
+    return Error(ErrorCode::kUnavailable, where_ + ": " + what);
+  }
+
   Result<std::vector<tcp::endpoint>> Resolve(SteadyClock::time_point deadline) {
+    const bool proxy = !options_.proxy_host.empty();
+    const std::string& host = proxy ? options_.proxy_host : options_.host;
+    const uint16_t port = proxy ? options_.proxy_port : options_.port;
     error_code error;
-    const asio::ip::address address = asio::ip::make_address(options_.host, error);
-    if (!error) return std::vector<tcp::endpoint>{tcp::endpoint(address, options_.port)};
+    const asio::ip::address address = asio::ip::make_address(host, error);
+    if (!error) return std::vector<tcp::endpoint>{tcp::endpoint(address, port)};
     tcp::resolver resolver(io_);
     std::optional<error_code> result;
     std::vector<tcp::endpoint> endpoints;
     resolver.async_resolve(
-        options_.host, std::to_string(options_.port),
+        host, std::to_string(port),
         [&](const error_code& failure, const tcp::resolver::results_type& found) {
           result = failure;
           for (const auto& entry : found) endpoints.push_back(entry.endpoint());
@@ -325,6 +397,12 @@ Result<HttpClientOptions> ParseUrl(std::string_view url, std::string* target) {
   const size_t colon = authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
   options.host = authority.substr(0, colon);
   if (options.host.empty()) return invalid("names no host");
+  // Hosts of redirects are a server's to choose, and they are written into message heads.
+  const bool host_ok = std::all_of(options.host.begin(), options.host.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           std::string_view("-._[]:%").find(c) != std::string_view::npos;
+  });
+  if (!host_ok) return invalid("holds a character that no host name has");
   if (colon != std::string_view::npos) {
     const std::string_view port = authority.substr(colon + 1);
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), options.port);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small blocking HTTP/1.1 client: health checks, tests, node to node.
+// A small blocking HTTP/1.1 client: model hubs, health checks, tests, node to node.
 #pragma once
 
 #include <chrono>
@@ -28,6 +28,14 @@ struct HttpClientOptions {
   std::chrono::milliseconds write_timeout{30'000};  ///< For the whole request.
   size_t max_header_bytes = 64 << 10;
   size_t max_body_bytes = size_t{1} << 30;  ///< Bound of a collected or streamed body.
+  /// Proxy to go through; an empty host goes straight. TLS runs through a CONNECT tunnel, so that
+  /// the proxy sees host and port only; plain requests name the whole URL.
+  std::string proxy_host;
+  uint16_t proxy_port = 0;
+  std::string proxy_authorization;  ///< Value of Proxy-Authorization; empty sends none.
+  /// Asked about ten times a second while a request waits; true ends it with kCancelled. May be
+  /// empty. For flags that a signal handler sets.
+  std::function<bool()> interrupted;
 };
 
 struct ClientRequest {

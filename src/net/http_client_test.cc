@@ -87,8 +87,8 @@ TEST(ParseUrl, GoodAndBad_Urls) {
   EXPECT_EQ(target, "/");
   ASSERT_TRUE(ParseUrl("http://h?q=1", &target).ok());
   EXPECT_EQ(target, "/?q=1");
-  for (const char* bad :
-       {"", "ftp://h", "http://", "http://h:0", "http://h:x", "http://h:70000", "http://u@h/"}) {
+  for (const char* bad : {"", "ftp://h", "http://", "http://h:0", "http://h:x", "http://h:70000",
+                          "http://u@h/", "http://a b/", "http://h\r\nX: y/"}) {
     EXPECT_FALSE(ParseUrl(bad).ok()) << bad;
   }
 }
@@ -189,6 +189,22 @@ TEST(HttpClient, CancelFromAnotherThread_EndsTheRequest) {
   });
   const auto response = client.Get("/");
   canceller.join();
+  ASSERT_FALSE(response.ok());
+  EXPECT_EQ(response.error().code(), ErrorCode::kCancelled);
+  std::lock_guard lock(mutex);
+  held.reset();
+}
+
+TEST(HttpClient, RaisedFlag_EndsAWaitingRequest) {
+  std::mutex mutex;
+  ResponderPtr held;
+  const auto server = StartServer([&](Request, ResponderPtr responder) {
+    std::lock_guard lock(mutex);
+    held = std::move(responder);
+  });
+  int asked = 0;
+  HttpClient client({.port = server->port(), .interrupted = [&] { return ++asked > 5; }});
+  const auto response = client.Get("/");
   ASSERT_FALSE(response.ok());
   EXPECT_EQ(response.error().code(), ErrorCode::kCancelled);
   std::lock_guard lock(mutex);
@@ -327,6 +343,145 @@ TEST(HttpTls, Distrust_IsAnError) {
   EXPECT_FALSE(plain.Get("/").ok());
   RawClient silent(server->port());
   EXPECT_EQ(silent.ReadAll(), "");
+}
+
+// A proxy for one connection: answers its first request, and where `tunnel_to` is a port carries
+// bytes between client and that port from then on.
+class OneProxy {
+ public:
+  OneProxy(std::string answer, uint16_t tunnel_to)
+      : listener_(::socket(AF_INET, SOCK_STREAM, 0)), answer_(std::move(answer)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(::listen(listener_, 4), 0);
+    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this, tunnel_to] { Serve(tunnel_to); });
+  }
+  OneProxy(const OneProxy&) = delete;
+  OneProxy& operator=(const OneProxy&) = delete;
+  ~OneProxy() {
+    Join();
+    ::close(listener_);
+  }
+  uint16_t port() const { return port_; }
+  /// What the client sent first. Ends the proxy.
+  const std::string& first_request() {
+    Join();
+    return head_;
+  }
+
+ private:
+  void Join() {
+    ::shutdown(listener_, SHUT_RDWR);
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void Serve(uint16_t tunnel_to) {
+    const int client = ::accept(listener_, nullptr, nullptr);
+    if (client < 0) return;
+    std::array<char, 4096> piece;
+    while (head_.find("\r\n\r\n") == std::string::npos) {
+      const ssize_t got = ::recv(client, piece.data(), piece.size(), 0);
+      if (got <= 0) break;
+      head_.append(piece.data(), static_cast<size_t>(got));
+    }
+    ::send(client, answer_.data(), answer_.size(), MSG_NOSIGNAL);
+    if (tunnel_to != 0) Carry(client, tunnel_to);
+    ::close(client);
+  }
+
+  static void Carry(int client, uint16_t port) {
+    const int server = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(server, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    const std::array<int, 2> ends = {client, server};
+    for (bool open = true; open;) {
+      std::array<pollfd, 2> state = {pollfd{.fd = client, .events = POLLIN, .revents = 0},
+                                     pollfd{.fd = server, .events = POLLIN, .revents = 0}};
+      if (::poll(state.data(), state.size(), 10'000) <= 0) break;
+      for (size_t i = 0; i < ends.size(); ++i) {
+        if (state[i].revents == 0) continue;
+        std::array<char, 4096> piece;
+        const ssize_t got = ::recv(ends[i], piece.data(), piece.size(), 0);
+        if (got <= 0) open = false;
+        if (got > 0) ::send(ends[1 - i], piece.data(), static_cast<size_t>(got), MSG_NOSIGNAL);
+      }
+    }
+    ::close(server);
+  }
+
+  const int listener_;
+  const std::string answer_;
+  uint16_t port_ = 0;
+  std::string head_;
+  std::thread thread_;
+};
+
+TEST(HttpProxy, PlainRequest_NamesTheWholeUrlAndTheHostWithoutItsDefaultPort) {
+  OneProxy proxy("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 0);
+  HttpClient client({.host = "hub.example",
+                     .proxy_host = "127.0.0.1",
+                     .proxy_port = proxy.port(),
+                     .proxy_authorization = "Basic eA=="});
+  const auto response = client.Get("/a?b=c");
+  ASSERT_TRUE(response.ok()) << response.error().message();
+  EXPECT_EQ(response->body, "ok");
+  EXPECT_THAT(proxy.first_request(),
+              ::testing::StartsWith("GET http://hub.example/a?b=c HTTP/1.1\r\n"));
+  EXPECT_THAT(proxy.first_request(), HasSubstr("\r\nHost: hub.example\r\n"));
+  EXPECT_THAT(proxy.first_request(), HasSubstr("\r\nProxy-Authorization: Basic eA==\r\n"));
+}
+
+TEST(HttpProxy, Tls_RunsThroughATunnel) {
+  const TlsFiles files;
+  const auto server = StartServer(
+      Hello, {.tls_certificate_file = files.certificate_file(), .tls_key_file = files.key_file()});
+  OneProxy proxy("HTTP/1.1 200 Connection established\r\n\r\n", server->port());
+  HttpClient client({.host = "localhost",
+                     .port = server->port(),
+                     .tls = true,
+                     .tls_ca_file = files.certificate_file(),
+                     .proxy_host = "127.0.0.1",
+                     .proxy_port = proxy.port(),
+                     .proxy_authorization = "Basic eA=="});
+  for (int i = 0; i < 2; ++i) {
+    const auto response = client.Get("/secret");
+    ASSERT_TRUE(response.ok()) << response.error().message();
+    EXPECT_EQ(response->body, "hello /secret");
+  }
+  client.Close();
+  const std::string authority = "localhost:" + std::to_string(server->port());
+  EXPECT_EQ(proxy.first_request(), "CONNECT " + authority + " HTTP/1.1\r\nHost: " + authority +
+                                       "\r\nProxy-Authorization: Basic eA==\r\n\r\n");
+}
+
+TEST(HttpProxy, TunnelThatIsRefusedOrBroken_IsAnErrorNamingTheProxy) {
+  const auto error_of = [](std::string answer) {
+    OneProxy proxy(std::move(answer), 0);
+    HttpClient client({.host = "hub.example",
+                       .port = 443,
+                       .tls = true,
+                       .proxy_host = "127.0.0.1",
+                       .proxy_port = proxy.port()});
+    const auto response = client.Get("/");
+    EXPECT_FALSE(response.ok());
+    if (response.ok()) return std::string();
+    EXPECT_EQ(response.error().code(), ErrorCode::kUnavailable);
+    EXPECT_THAT(response.error().message(), HasSubstr("through proxy 127.0.0.1 port"));
+    return response.error().message();
+  };
+  EXPECT_THAT(error_of("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
+              HasSubstr("status 407"));
+  EXPECT_THAT(error_of(""), HasSubstr("closed"));
+  EXPECT_THAT(error_of("SSH-2.0-x\r\n\r\n"), HasSubstr("the proxy"));
+  EXPECT_THAT(error_of("HTTP/1.1 200 OK\r\n\r\nmore"), HasSubstr("more than its answer"));
 }
 
 TEST(HttpTls, KeyOfAnotherCertificate_IsAClearError) {

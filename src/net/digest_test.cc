@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/digest.h"
+
+#include <gtest/gtest.h>
+
+namespace halfmoon::net {
+namespace {
+
+std::string HexOf(DigestKind kind, std::initializer_list<std::string_view> pieces) {
+  Result<Digest> digest = Digest::Start(kind);
+  EXPECT_TRUE(digest.ok());
+  for (const std::string_view piece : pieces) digest->Update(piece);
+  return digest->Finish();
+}
+
+// The examples of FIPS 180-4 and its test vectors.
+TEST(Digest, KnownMessages_HaveTheirPublishedDigests) {
+  EXPECT_EQ(HexOf(DigestKind::kSha256, {"abc"}),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(HexOf(DigestKind::kSha256, {}),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(HexOf(DigestKind::kSha1, {"abc"}), "a9993e364706816aba3e25717850c26c9cd0d89d");
+}
+
+TEST(Digest, Pieces_GiveTheDigestOfTheWhole) {
+  EXPECT_EQ(HexOf(DigestKind::kSha256, {"a", "", "bc"}), HexOf(DigestKind::kSha256, {"abc"}));
+  // The name git gives to a file that holds "hello\n".
+  EXPECT_EQ(HexOf(DigestKind::kSha1, {std::string_view("blob 6\0", 7), "hello\n"}),
+            "ce013625030ba8dba906f756967f9e9ca394464a");
+}
+
+}  // namespace
+}  // namespace halfmoon::net
