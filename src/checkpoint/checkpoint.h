@@ -70,6 +70,12 @@ struct FileRange {
   size_t size_bytes = 0;
 };
 
+/// What a file says of its own licence, as its authors wrote it; empty where they said nothing.
+struct StatedLicense {
+  std::string name;
+  std::string link;
+};
+
 /// A checkpoint opened for reading. Immutable, thread-safe.
 class Checkpoint {
  public:
@@ -90,6 +96,8 @@ class Checkpoint {
   virtual const GgufVocabulary* gguf_vocabulary() const = 0;
   /// The chat template that travels with the weights (GGUF metadata); empty elsewhere.
   virtual std::string_view chat_template() const = 0;
+  /// GGUF metadata; empty elsewhere.
+  virtual StatedLicense license() const { return {}; }
   /// Bytes of all weights.
   virtual size_t size_bytes() const = 0;
   /// A digest that changes when any file's content plausibly has (names, sizes, headers, sampled

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "base/temporary_folder_for_test.h"
 #include "checkpoint/gguf_test_file.h"
 #include "checkpoint/safetensors_writer.h"
-#include "checkpoint/temporary_folder_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {
@@ -121,6 +121,25 @@ TEST(Open, GgufFileOrFolder_IsTranslated) {
     std::memcpy(&first, up->view.bytes.data(), sizeof(first));
     EXPECT_EQ(first, 3 * 32 * 64 + 1);
   }
+}
+
+TEST(Open, GgufLicense_IsThatOfTheMetadata) {
+  const TemporaryFolder folder;
+  using Values = std::vector<std::pair<std::string, std::string>>;
+  const auto license_of = [&](const Values& values) {
+    GgufTestFile file = SmallGgufModel("qwen3moe", 4);
+    for (const auto& [key, value] : values) file.String(key, value);
+    const auto opened = Open(folder.Write("m.gguf", file.Build()));
+    EXPECT_TRUE(opened.ok());
+    return (*opened)->license();
+  };
+  EXPECT_EQ(license_of({}).name, "");
+  EXPECT_EQ(license_of({{"general.license", "apache-2.0"}}).name, "apache-2.0");
+  const StatedLicense own = license_of({{"general.license", "other"},
+                                        {"general.license.name", "house-rules"},
+                                        {"general.license.link", "https://x/rules"}});
+  EXPECT_EQ(own.name, "house-rules");
+  EXPECT_EQ(own.link, "https://x/rules");
 }
 
 TEST(Open, NothingToOpen_SaysWhatWasExpected) {

@@ -33,6 +33,7 @@ struct CheckpointParts {
   TensorMap tensors;
   std::optional<GgufVocabulary> vocabulary;
   std::string chat_template;
+  StatedLicense license;
 };
 
 class FileCheckpoint final : public Checkpoint {
@@ -46,6 +47,7 @@ class FileCheckpoint final : public Checkpoint {
   std::vector<std::string> Names() const override;
   const GgufVocabulary* gguf_vocabulary() const override;
   std::string_view chat_template() const override { return parts_.chat_template; }
+  StatedLicense license() const override { return parts_.license; }
   size_t size_bytes() const override;
   std::string fingerprint() const override;
   void Prefetch() const override;

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/temporary_folder_for_test.h"
 #include "checkpoint/gguf_test_file.h"
-#include "checkpoint/temporary_folder_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {

@@ -77,6 +77,16 @@ Result<std::vector<Part>> OpenParts(const fs::path& path, Part opened, int64_t c
   return parts;
 }
 
+/// general.license is an SPDX name, or "other" with a name of its own beside it.
+Result<StatedLicense> GgufLicense(const GgufMetadata& metadata) {
+  HM_ASSIGN(const auto id, metadata.FindString("general.license"));
+  HM_ASSIGN(const auto name, metadata.FindString("general.license.name"));
+  HM_ASSIGN(const auto link, metadata.FindString("general.license.link"));
+  const bool own = name && !name->empty() && (!id || id->empty() || *id == "other");
+  return StatedLicense{.name = std::string(own ? *name : id.value_or("")),
+                       .link = std::string(link.value_or(""))};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Checkpoint>> OpenGguf(const fs::path& path) {
@@ -103,6 +113,7 @@ Result<std::unique_ptr<Checkpoint>> OpenGguf(const fs::path& path) {
   HM_ASSIGN(const auto chat_template,
             file.metadata.FindString("tokenizer.chat_template").WithContext(context));
   parts.chat_template = chat_template.value_or("");
+  HM_ASSIGN(parts.license, GgufLicense(file.metadata).WithContext(context));
   for (Part& part : opened) {
     parts.files.push_back({.file = std::move(part.mapped), .header_bytes = part.file.header_bytes});
   }

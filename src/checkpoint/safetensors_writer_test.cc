@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "base/temporary_folder_for_test.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/temporary_folder_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {

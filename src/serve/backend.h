@@ -22,9 +22,10 @@ namespace halfmoon::serve {
 
 /// What clients are told about the model.
 struct ModelInfo {
-  std::string name;         ///< its name where the server was given none to serve it under
-  std::string fingerprint;  ///< changes when outputs could: becomes system_fingerprint
-  std::string license;      ///< shown in /v1/models; empty: not known
+  std::string name;          ///< its name where the server was given none to serve it under
+  std::string fingerprint;   ///< changes when outputs could: becomes system_fingerprint
+  std::string license;       ///< shown in /v1/models; empty: not known
+  std::string license_note;  ///< one sentence beside it where the licence asks for a second look
   int32_t vocab_size =
       0;  ///< rows of the output, at least the tokenizer's; bounds ids of logit_bias
   engine::SamplingParams sampling;  ///< values of sampling fields that a request leaves out

@@ -228,6 +228,7 @@ void TestServer::SetReady() {
   info.name = "tiny";
   info.fingerprint = "0123456789abcdef";
   info.license = "Apache-2.0";
+  info.license_note = "as the note says";
   info.vocab_size = kVocabSize;
   server_->SetReady(&engine_, tokenizer_.get(), MakeChatTemplate(), std::move(info));
 }

@@ -27,6 +27,7 @@ json::object ModelJson(const Services& services, const std::string& name) {
     model["root"] = info.name;
     model["max_model_len"] = backend->engine().max_request_tokens();
     if (!info.license.empty()) model["license"] = info.license;
+    if (!info.license_note.empty()) model["license_note"] = info.license_note;
   }
   return model;
 }

@@ -135,6 +135,7 @@ TEST(ServerRoutes, Models_AreListed) {
   EXPECT_EQ(first.at("id").as_string(), "org/first");
   EXPECT_EQ(first.at("max_model_len").as_int64(), kContext);
   EXPECT_EQ(first.at("license").as_string(), "Apache-2.0");
+  EXPECT_EQ(first.at("license_note").as_string(), "as the note says");
   EXPECT_EQ(server.Get("/v1/models/org%2Ffirst").status, 200);
   EXPECT_EQ(server.Get("/v1/models/org/first").status, 200);
   EXPECT_EQ(server.Get("/v1/models/tiny").status, 404);

@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/file.h"
 
-namespace halfmoon::checkpoint {
+namespace halfmoon {
 
 class TemporaryFolder {
  public:
@@ -29,8 +29,10 @@ class TemporaryFolder {
   }
 
   const std::filesystem::path& path() const { return path_; }
+  /// Makes folders on the way too.
   std::filesystem::path Write(std::string_view name, std::string_view content) const {
     const std::filesystem::path file = path_ / name;
+    std::filesystem::create_directories(file.parent_path());
     HM_CHECK(WriteFileAtomic(file, content).ok());
     return file;
   }
@@ -44,4 +46,4 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-}  // namespace halfmoon::checkpoint
+}  // namespace halfmoon
