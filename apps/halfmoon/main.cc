@@ -42,12 +42,17 @@ int Main(int argc, char** argv) {
       "Try:\n"
       "  halfmoon run -m model.gguf 'Why is the sky blue?'\n"
       "  halfmoon serve -m model.gguf\n"
+      "  halfmoon pull Qwen/Qwen3-30B-A3B\n"
       "  halfmoon <command> --help");
 
   Action action;
   AddRunCommand(&app, &action);
   AddChatCommand(&app, &action);
   AddServeCommand(&app, &action);
+  AddPullCommand(&app, &action);
+  AddListCommand(&app, &action);
+  AddShowCommand(&app, &action);
+  AddRmCommand(&app, &action);
   AddBenchCommand(&app, &action);
   AddLogitsCommand(&app, &action);
   AddGenerateCommand(&app, &action);

@@ -9,8 +9,9 @@ namespace halfmoon::app {
 void AddModelOptions(CLI::App* command, ModelOptions* options) {
   command
       ->add_option("-m,--model", options->model,
-                   "Model: a .gguf file, a .safetensors file with its config.json beside it, or a "
-                   "folder with config.json and weights")
+                   "Model: a .gguf file, a .safetensors file with its config.json beside it, a "
+                   "folder with config.json and weights, or the name (org/name[:quant]) of one "
+                   "that `halfmoon list` shows")
       ->required()
       ->group("Model");
   command

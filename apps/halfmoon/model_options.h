@@ -11,9 +11,8 @@
 namespace halfmoon::app {
 
 struct ModelOptions {
-  std::string model;
-  std::string description_file;  ///< empty: the family that config.json names  ///< a .gguf, a
-                                 ///< .safetensors, or a folder
+  std::string model;  ///< a .gguf, a .safetensors, a folder, or a name that a cache knows
+  std::string description_file;  ///< empty: the family that config.json names
   int threads = 0;               ///< 0: physical cores
   std::string isa = "auto";
   std::string activation = "int8";       ///< "int8" or "f32"

@@ -83,8 +83,10 @@ int RunQuantize(const QuantizeOptions& options) {
       std::fflush(stdout);
     }
   };
+  const Result<ModelSource> source = FindModelSource(options.model.model);
+  if (!source.ok()) return Fail(source.error());
   const Result<model::RequantizeSummary> summary =
-      model::Requantize(options.model.model, options.out, requantize, &pool);
+      model::Requantize(source->path, options.out, requantize, &pool);
   if (!summary.ok()) return Fail(summary.error());
   PrintSummary(*summary);
   if (options.perplexity_file.empty()) return kExitOk;

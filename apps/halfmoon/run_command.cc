@@ -37,7 +37,7 @@ int RunRun(const RunOptions& options) {
   Runtime& runtime = **loaded;
   const Status started = StartEngine(options.model, 1, &runtime);
   if (!started.ok()) return Fail(started.error());
-  if (options.verbose) PrintPlan(options.model, runtime);
+  options.verbose ? PrintPlan(options.model, runtime) : PrintLicense(runtime);
   WatchInterrupts();
   Conversation conversation(&runtime, &options.sampling, options.system);
   Result<AnswerStats> stats = conversation.Ask(prompt, InterruptFlag());

@@ -63,7 +63,8 @@ Result<std::unique_ptr<text::Tokenizer>> FindTokenizer(const checkpoint::Checkpo
 Status LoadDraft(const ModelOptions& options, const model::LoadOptions& target, Runtime* runtime) {
   const SpeculationFlags& flags = options.speculation;
   if (!flags.wants_draft_model()) return {};
-  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(flags.draft_model));
+  HM_ASSIGN(const ModelSource source, FindModelSource(flags.draft_model));
+  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(source.path));
   runtime->draft_checkpoint = std::move(opened);
   model::LoadOptions load = target;
   // What was asked for of the model itself, and a small one may not have.
@@ -186,13 +187,12 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   HM_TRY(CheckExpertMemory(load.expert_memory_bytes));
   load.load_mtp = options.speculation.wants_draft_layer();
 
-  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(options.model));
+  HM_ASSIGN(const ModelSource source, FindModelSource(options.model));
+  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(source.path));
   runtime->checkpoint = std::move(opened);
   HM_ASSIGN(load.max_context, ChooseContext(options, runtime->checkpoint->config()));
-  runtime->name = runtime->checkpoint->path().stem().string();
-  if (runtime->name.empty()) {  // "folder/"
-    runtime->name = runtime->checkpoint->path().parent_path().filename().string();
-  }
+  runtime->name = source.name;
+  runtime->license = LicenseOf(*runtime->checkpoint, source);
   // Vocabulary and weights are made ready side by side: each takes tens of milliseconds of a start.
   std::future<Status> text =
       std::async(std::launch::async, [&] { return LoadText(tokenizer_required, runtime.get()); });
@@ -259,6 +259,7 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
                runtime.name.c_str(), model.description().family.c_str(),
                model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB);
   if (model.expert_memory() != nullptr) PrintExpertPlan(*model.expert_memory());
+  PrintLicense(runtime);
   std::fprintf(stderr,
                "compute  %d threads (-t), %s kernels (--isa), %s activations "
                "(--activation)\n",
@@ -273,6 +274,16 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
   if (runtime.draft_source == engine::DraftSource::kNone) return;
   std::fprintf(stderr, "guesses  up to %d tokens (--draft-max) from %s (--speculative)\n",
                options.speculation.max_tokens, DescribeDraft(runtime.draft_source));
+}
+
+void PrintLicense(const Runtime& runtime) {
+  std::fprintf(stderr, "licence  %s\n", hub::LicenseLine(runtime.license).c_str());
+}
+
+hub::License LicenseOf(const checkpoint::Checkpoint& checkpoint, const ModelSource& source) {
+  checkpoint::StatedLicense stated = checkpoint.license();
+  if (stated.name.empty()) return source.license;
+  return {.name = std::move(stated.name), .link = std::move(stated.link)};
 }
 
 LoadProgress TerminalProgress() {

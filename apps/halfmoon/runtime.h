@@ -8,6 +8,7 @@
 #include <string>
 
 #include "apps/halfmoon/model_options.h"
+#include "apps/halfmoon/model_source.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -34,7 +35,8 @@ struct Runtime {
   MonotonicClock clock;
   std::unique_ptr<engine::Engine> engine;  ///< null until StartEngine
 
-  std::string name;     ///< what clients call the model: the file's or folder's name
+  std::string name;  ///< what clients call the model: as it was named, or the file's name
+  hub::License license;
   size_t kv_bytes = 0;  ///< KV budget of the engine
   engine::DraftSource draft_source = engine::DraftSource::kNone;
 };
@@ -50,6 +52,12 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
 /// One line each on stderr: the machine that was found, and what was decided, with the flags that
 /// override it.
 void PrintPlan(const ModelOptions& options, const Runtime& runtime);
+
+/// The licence, and whether it asks for a second look: one line on stderr.
+void PrintLicense(const Runtime& runtime);
+
+/// What the weights say of their licence, else what lies beside them.
+hub::License LicenseOf(const checkpoint::Checkpoint& checkpoint, const ModelSource& source);
 
 /// Draws load progress on stderr for loads that take long enough to notice.
 LoadProgress TerminalProgress();

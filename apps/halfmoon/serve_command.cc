@@ -12,6 +12,7 @@
 #include "apps/halfmoon/command.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/log.h"
+#include "hub/hub.h"
 #include "serve/server.h"
 
 namespace halfmoon::app {
@@ -140,6 +141,8 @@ int RunServe(const ServeOptions& options) {
   Runtime& runtime = **loaded;
   serve::ModelInfo info;
   info.name = runtime.name;
+  info.license = hub::OneLine(runtime.license.name);
+  info.license_note = hub::LicenseNote(runtime.license);
   info.fingerprint = runtime.model->fingerprint();
   info.vocab_size = static_cast<int32_t>(runtime.model->vocab_size());
   server.SetReady(runtime.engine.get(), runtime.tokenizer.get(), std::move(runtime.chat_template),

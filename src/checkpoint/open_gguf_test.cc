@@ -8,7 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/gguf_split.h"
 #include "checkpoint/gguf_test_file.h"
-#include "checkpoint/temporary_folder_for_test.h"
+#include "base/temporary_folder_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {
