@@ -5,10 +5,10 @@
 #include <filesystem>
 #include <string>
 
+#include "base/temporary_folder_for_test.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/gguf_split.h"
 #include "checkpoint/gguf_test_file.h"
-#include "base/temporary_folder_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {

@@ -77,6 +77,17 @@ def test_older_and_newer_layouts_of_latent_models_are_equal(logits, convert, gol
         np.testing.assert_array_equal(flat_logits(logits, convert(variant, layout), lists), expected, layout)
 
 
+@pytest.mark.parametrize("variant", ["qwen3_moe/norm_topk"])
+def test_a_split_file_is_opened_by_any_part_or_its_folder(logits, convert, golden, variant):
+    lists = prompts(golden / variant)
+    expected = flat_logits(logits, golden / variant, lists)
+    out = convert(variant, "--split-max-tensors", "20")
+    parts = sorted(out.parent.glob("model-*-of-*.gguf"))
+    assert len(parts) > 1 and not out.exists()
+    for model in (parts[0], parts[-1], out.parent):
+        np.testing.assert_array_equal(flat_logits(logits, model, lists), expected)
+
+
 TEXTS = ["Hello, world! It's 2025: 12345 tokens.", "  two  spaces\n\n\ttab\r\n", "Grüße aus Köln, naïve café",
          "汉字和かな、한국어 mixed with English", "def f(x):\n    return x ** 2  # comment", "\U0001f600\U0001f680 emoji"]
 

@@ -16,7 +16,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "checkpoint/temporary_folder_for_test.h"
+#include "base/temporary_folder_for_test.h"
 #include "engine/engine.h"
 #include "golden/golden_data.h"
 #include "model/contiguous_kv.h"

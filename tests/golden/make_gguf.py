@@ -60,7 +60,7 @@ def as_float32(dtype, array):
 
 
 class Converter:
-    def __init__(self, folder, out, fused_kv_b, joint_experts):
+    def __init__(self, folder, out, fused_kv_b, joint_experts, split_max_tensors):
         self.folder, self.fused_kv_b, self.joint_experts = folder, fused_kv_b, joint_experts
         self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.model_type = self.config["model_type"]
@@ -71,7 +71,7 @@ class Converter:
             self.draft_layers = 0  # left out by the public converter
         self.latent = "kv_lora_rank" in self.config
         self.names = gguf.get_tensor_name_map(table, self.layers + self.draft_layers)
-        self.writer = gguf.GGUFWriter(out, self.architecture)
+        self.writer = gguf.GGUFWriter(out, self.architecture, split_max_tensors=split_max_tensors)
 
     def first(self, *keys):
         return next((self.config[key] for key in keys if self.config.get(key) is not None), None)
@@ -349,8 +349,10 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--fused-kv-b", action="store_true", help="latent attention as files until April 2025 have it")
     parser.add_argument("--joint-experts", action="store_true", help="gate and up of experts in one tensor")
+    parser.add_argument("--split-max-tensors", type=int, default=0, help="split into files of at most so many tensors")
     arguments = parser.parse_args()
-    Converter(arguments.checkpoint, arguments.out, arguments.fused_kv_b, arguments.joint_experts).run()
+    Converter(arguments.checkpoint, arguments.out, arguments.fused_kv_b, arguments.joint_experts,
+              arguments.split_max_tensors).run()
 
 
 if __name__ == "__main__":
