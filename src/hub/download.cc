@@ -90,7 +90,7 @@ class Transfer {
     Backoff backoff(&fetcher_->options(), fetcher_->options().max_attempts);
     for (;;) {
       if (content_.size() == expected_bytes_) {
-        const Status whole = content_.Check();
+        Status whole = content_.Check();
         if (whole.ok() || !resumed) return whole;
         // What an earlier run left may be at fault: once more from the beginning.
         HM_TRY(Restart());

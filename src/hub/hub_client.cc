@@ -32,11 +32,11 @@ std::string HubClient::RevisionOf(const ModelName& name) const {
   return std::string(hub_ == HubKind::kHuggingFace ? kHuggingFaceRevision : kModelScopeRevision);
 }
 
-FetchTarget HubClient::Target(std::string url) const {
+FetchTarget HubClient::Target(const std::string& path) const {
   if (hub_ == HubKind::kHuggingFace) {
-    return {.url = environment_->hf_endpoint + url, .token = environment_->hf_token};
+    return {.url = environment_->hf_endpoint + path, .token = environment_->hf_token};
   }
-  return {.url = environment_->modelscope_endpoint + url,
+  return {.url = environment_->modelscope_endpoint + path,
           .token = environment_->modelscope_token,
           .token_cookie = true};
 }

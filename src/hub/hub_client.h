@@ -38,7 +38,7 @@ class HubClient {
   Fetcher& fetcher() { return fetcher_; }
 
  private:
-  FetchTarget Target(std::string url) const;
+  FetchTarget Target(const std::string& path) const;
   Result<std::string> GetText(const std::string& what, const FetchTarget& target);
 
   const Environment* const environment_;

@@ -229,8 +229,9 @@ std::vector<Snapshot> SnapshotsOf(const Environment& environment, HubKind hub,
   std::vector<Snapshot> snapshots;
   if (hub == HubKind::kHuggingFace) snapshots = HuggingFaceSnapshots(environment, id);
   if (hub == HubKind::kModelScope) snapshots = ModelScopeSnapshots(environment, id);
-  std::stable_partition(snapshots.begin(), snapshots.end(),
-                        [](const Snapshot& snapshot) { return snapshot.is_default; });
+  const auto found = std::find_if(snapshots.begin(), snapshots.end(),
+                                  [](const Snapshot& snapshot) { return snapshot.is_default; });
+  if (found != snapshots.end()) std::rotate(snapshots.begin(), found, found + 1);
   return snapshots;
 }
 

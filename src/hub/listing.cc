@@ -293,6 +293,7 @@ Result<std::vector<std::string>> ParseOllamaDigests(std::string_view body) {
   HM_ASSIGN(const json::object o, ParseAnswer(body));
   HM_ASSIGN(const std::vector<OllamaLayer> layers, AsAnswer(ReadLayers(o)));
   std::vector<std::string> digests;
+  digests.reserve(layers.size());
   for (const OllamaLayer& layer : layers) digests.push_back(layer.sha256);
   return digests;
 }

@@ -109,7 +109,8 @@ Result<std::vector<const RemoteFile*>> SafetensorsOf(const Repository& repositor
   for (const std::string& shard : *shards) {
     const auto found = by_path.find(shard);
     if (found == by_path.end()) {
-      return NotFound(where + " names " + shard + ", which is missing from the repository");
+      return NotFound(std::string(where).append(" names ").append(shard).append(
+          ", which is missing from the repository"));
     }
     chosen.push_back(found->second);
   }

@@ -35,18 +35,23 @@ void Hello(Request request, ResponderPtr responder) {
   responder->Send(TextResponse(200, "hello " + request.path));
 }
 
+/// Binds a socket to a free port of 127.0.0.1 and listens; returns the port.
+uint16_t Listen(int listener) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  EXPECT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(::listen(listener, 4), 0);
+  ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
 // Answers one connection with fixed bytes, then closes.
 class CannedServer {
  public:
   explicit CannedServer(std::string bytes) : listener_(::socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(::listen(listener_, 4), 0);
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
+    port_ = Listen(listener_);
     thread_ = std::thread([this, bytes = std::move(bytes)] {
       const int peer = ::accept(listener_, nullptr, nullptr);
       if (peer < 0) return;
@@ -351,14 +356,7 @@ class OneProxy {
  public:
   OneProxy(std::string answer, uint16_t tunnel_to)
       : listener_(::socket(AF_INET, SOCK_STREAM, 0)), answer_(std::move(answer)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(::listen(listener_, 4), 0);
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
-    port_ = ntohs(address.sin_port);
+    port_ = Listen(listener_);
     thread_ = std::thread([this, tunnel_to] { Serve(tunnel_to); });
   }
   OneProxy(const OneProxy&) = delete;
