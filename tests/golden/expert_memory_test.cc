@@ -26,7 +26,7 @@ namespace halfmoon::golden {
 namespace {
 
 namespace fs = std::filesystem;
-using checkpoint::TemporaryFolder;
+
 using testing::HasSubstr;
 
 /// The number before " bytes (" in the error about a budget that is too small.
