@@ -2,14 +2,15 @@
 """Writes a GGUF file with random weights in the layer shape of a published model, for measuring speed without a download.
 
     python bench/make_moe_model.py --out moe.gguf [--shape qwen3_moe|deepseek_v3] [--layers 8] [--heads N]
-                                   [--type q4_0|q4_1|q8_0] [--seed 1]
+                                   [--type q4_0|q4_1|q8_0] [--seed 1] [--router-skew 1]
 
 qwen3_moe is Qwen3-30B-A3B: hidden 2048, 32 heads and 4 KV heads of 128, 128 experts of 768 of which 8 are used.
 deepseek_v3 has the attention of DeepSeek V3 (latents of 512 + 64, heads of 128 + 64 and 128) with 16 heads instead of
 128, on hidden 2048 with query latents of 768, 16 experts of 768 of which 4 are used and a shared one, no dense layer.
 Vocabulary 49152 for both. Quantised blocks are random bytes under scales that keep each product near the size of its
 input, so activations stay finite however many layers there are; norms are ones; the router is float32 noise, so experts
-are chosen about evenly. With a 4-bit type the output matrix is Q6_K, as in published files. One tensor at a time is in
+are chosen about evenly. A router skew of S multiplies each expert's row by a factor between 1/S and S, so that some are
+chosen often and others hardly ever. With a 4-bit type the output matrix is Q6_K, as in published files. One tensor at a time is in
 memory. Needs gguf and numpy: requirements.txt.
 """
 
@@ -90,11 +91,12 @@ def random_blocks(rng, kind, count, deviation):
 class Tensor:
     """A tensor that is made when it is written. `shape` is outermost first; `kind` is F32 or a quantised type."""
 
-    def __init__(self, name, shape, kind, fill=None):
+    def __init__(self, name, shape, kind, fill=None, skew=1.0):
         self.name = name
         self.shape = shape
         self.kind = kind
         self.fill = fill
+        self.skew = skew
 
     def byte_shape(self):
         values, size = gguf.GGML_QUANT_SIZES[self.kind]
@@ -105,7 +107,8 @@ class Tensor:
         if self.fill is not None:
             return np.full(self.shape, self.fill, np.float32)
         if self.kind == Type.F32:
-            return (rng.standard_normal(self.shape) * deviation).astype(np.float32)
+            factors = 1.0 if self.skew == 1.0 else self.skew ** rng.uniform(-1.0, 1.0, (self.shape[0], 1))
+            return (rng.standard_normal(self.shape) * deviation * factors).astype(np.float32)
         count = int(np.prod(self.shape)) // gguf.GGML_QUANT_SIZES[self.kind][0]
         return random_blocks(rng, self.kind, count, deviation).reshape(self.byte_shape())
 
@@ -143,7 +146,7 @@ def experts(at, shape, kind):
         yield Tensor(f"{at}ffn_down{suffix}.weight", (*stacked, shape.hidden, shape.expert_ffn), kind)
 
 
-def tensors(shape, layers, kind):
+def tensors(shape, layers, kind, skew):
     yield Tensor("token_embd.weight", (VOCABULARY, shape.hidden), kind)
     yield norm("output_norm.weight", shape.hidden)
     yield Tensor("output.weight", (VOCABULARY, shape.hidden), kind if kind == Type.Q8_0 else Type.Q6_K)
@@ -153,7 +156,7 @@ def tensors(shape, layers, kind):
         yield from (latent_attention if shape.q_rank else grouped_attention)(at, shape, kind)
         yield Tensor(at + "attn_output.weight", (shape.hidden, shape.heads * shape.head_dim), kind)
         yield norm(at + "ffn_norm.weight", shape.hidden)
-        yield Tensor(at + "ffn_gate_inp.weight", (shape.experts, shape.hidden), Type.F32)
+        yield Tensor(at + "ffn_gate_inp.weight", (shape.experts, shape.hidden), Type.F32, skew=skew)
         if shape.q_rank:
             yield Tensor(at + "exp_probs_b.bias", (shape.experts,), Type.F32, fill=0.0)
         yield from experts(at, shape, kind)
@@ -223,11 +226,11 @@ def add_metadata(writer, shape, layers, kind):
     writer.add_vocab_size(VOCABULARY)
 
 
-def write(path, shape, layers, kind, seed):
+def write(path, shape, layers, kind, seed, skew):
     writer = gguf.GGUFWriter(path, shape.architecture)
     add_metadata(writer, shape, layers, kind)
     add_vocabulary(writer)
-    wanted = list(tensors(shape, layers, kind))
+    wanted = list(tensors(shape, layers, kind, skew))
     for tensor in wanted:
         if tensor.kind == Type.F32:
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), 4 * int(np.prod(tensor.shape)))
@@ -255,6 +258,7 @@ def main():
     parser.add_argument("--heads", type=int, help="query heads (default: what the shape has)")
     parser.add_argument("--type", choices=[kind.name.lower() for kind in FILE_TYPES], default="q4_0")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--router-skew", type=float, default=1.0, metavar="S")
     options = parser.parse_args()
     if options.layers < 1:
         parser.error("--layers has to be at least 1")
@@ -267,7 +271,7 @@ def main():
         options.out.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when whole, so that an interrupted run leaves no half file under the name.
         partial = options.out.with_name(options.out.name + ".partial")
-        write(partial, shape, options.layers, Type[options.type.upper()], options.seed)
+        write(partial, shape, options.layers, Type[options.type.upper()], options.seed, options.router_skew)
         os.replace(partial, options.out)
     except OSError as error:
         print(f"error: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)
