@@ -28,7 +28,9 @@ CASES = {
     "list x1": ([LIST], []),
     "list x8": ([LIST + f"Item 9: price {i}" for i in range(8)], []),
     "prose x1": ([PROSE], []),
-    # Far from what the model would say itself, so that next to nothing comes true.
+    # Guesses that mostly fail.
+    "sampled x1": ([LIST], ["--temperature", "1", "--seed", "5"]),
+    # Far from what the model would say itself, so that there is nothing to repeat.
     "random x1": ([LIST], ["--temperature", "3", "--seed", "5"]),
     "random x8": ([LIST] * 8, ["--temperature", "3", "--seed", "5"]),
 }

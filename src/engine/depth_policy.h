@@ -68,7 +68,7 @@ struct DepthCosts {
 };
 
 /// Sets each candidate's depth so that the step gives the most expected tokens a second; all 0
-/// where guessing does not gain at least 3 % over not guessing, or nothing has been measured yet.
+/// where guessing does not gain at least 5 % over not guessing, or nothing has been measured yet.
 void ChooseDepths(const DepthCosts& costs, std::span<DepthCandidate> candidates);
 
 }  // namespace halfmoon::engine

@@ -125,7 +125,7 @@ TEST(ChooseDepths, DepthMaximisesTokensASecond) {
   const Machine machine(1.0 - each, each, 0.05);
   for (const double a : {0.3, 0.5, 0.7, 0.8, 0.9, 0.95}) {
     int32_t best = 0;
-    double best_rate = 1.03;
+    double best_rate = 1.05;
     double expected = 1.0;
     double gain = 1.0;
     for (int32_t d = 1; d <= 12; ++d) {
