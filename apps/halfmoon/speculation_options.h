@@ -22,7 +22,7 @@ struct SpeculationFlags {
 
   /// The draft layer is worth loading where there is one.
   bool wants_draft_layer() const { return method == "mtp" || method == "auto"; }
-  bool wants_draft_model() const { return !draft_model.empty() || method == "draft"; }
+  bool wants_draft_model() const { return method != "none" && !draft_model.empty(); }
 };
 
 /// Adds the flags to a command that generates. method: what it does unless told otherwise.

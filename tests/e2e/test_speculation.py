@@ -80,3 +80,5 @@ def test_draft_model_not_there_refused(generate, golden):
     done = generate(model, "--speculative", "draft")
     assert done.returncode == 1 and "--model-draft" in done.stderr
     assert generate(model, "--speculative", "telepathy").returncode == 2
+    # Off is off, whatever else is set.
+    document(generate(model, "--speculative", "none", "-md", "/no/such/model.gguf"))
