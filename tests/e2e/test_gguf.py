@@ -60,12 +60,12 @@ def test_logits_equal_those_of_the_folder(logits, convert, golden, variant):
 
 
 @pytest.mark.parametrize("flags", [(), ("--joint-experts",)], ids=["stacks", "joint"])
-def test_stacked_experts_on_disk_give_the_same_logits(halfmoon_run, convert, golden, tmp_path, flags):
+def test_stacked_experts_on_disk_give_the_same_logits(logits, convert, golden, flags):
     model = convert("qwen3_moe/norm_topk", *flags)
     lists = prompts(golden / "qwen3_moe" / "norm_topk")
-    expected = logits(halfmoon_run, model, lists, tmp_path)
+    expected = flat_logits(logits, model, lists)
     # 36 experts of 28 to 37 kB in memory; room for about a third.
-    found = logits(halfmoon_run, model, lists, tmp_path, "--expert-memory", "512K")
+    found = flat_logits(logits, model, lists, "--expert-memory", "512K")
     np.testing.assert_array_equal(found, expected)
 
 
