@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <future>
 #include <thread>
 
@@ -239,7 +240,14 @@ TEST(ServerMetrics, Page_HasOwnNamesAndThoseOfVllm) {
   TestServer server(SayHello);
   server.PostOk(kChat, kWholeBody);
   server.PostError(kChat, "{", 400);
-  const net::Response response = server.Get("/metrics");
+  // A request has ended when its answer has been written, which a client may have read a moment
+  // before that is counted.
+  const std::string ended = "vllm:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1";
+  net::Response response = server.Get("/metrics");
+  for (int i = 0; i < 500 && response.body.find(ended) == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    response = server.Get("/metrics");
+  }
   EXPECT_THAT(std::string(response.headers.Find("Content-Type").value_or("")),
               HasSubstr("version=0.0.4"));
   for (const char* line :
@@ -251,8 +259,7 @@ TEST(ServerMetrics, Page_HasOwnNamesAndThoseOfVllm) {
         "vllm:generation_tokens_total{model_name=\"tiny\"} 7",
         "vllm:prefix_cache_hits_total{model_name=\"tiny\"} 40",
         "vllm:time_to_first_token_seconds_count{model_name=\"tiny\"} 1",
-        "vllm:time_per_output_token_seconds_count{model_name=\"tiny\"} 5",
-        "vllm:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1",
+        "vllm:time_per_output_token_seconds_count{model_name=\"tiny\"} 5", ended.c_str(),
         "vllm:request_success_total{finished_reason=\"stop\",model_name=\"tiny\"} 1",
         "halfmoon_http_requests_total{route=\"/v1/chat/"
         "completions\",status=\"400\",model_name=\"tiny\"} 1"}) {
