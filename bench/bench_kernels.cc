@@ -100,6 +100,47 @@ class Bench {
     RunMatMul("gemm", shape, w, int8, tokens, false);
   }
 
+  // Gate and up of the experts of a Qwen3-30B-A3B layer, as a decode step calls them: `chosen` of 128
+  // experts with `tokens` rows each, other ones each time, over more weights than caches hold.
+  void Experts(DType dtype, int chosen, int64_t tokens) {
+    constexpr int64_t kOutputs = 768;
+    constexpr int64_t kInputs = 2048;
+    constexpr size_t kMatrices = 512;
+    const std::string shape = Shape(dtype, true, kOutputs, kInputs, tokens) + " matrices " +
+                              std::to_string(2 * chosen);
+    if (Skipped("experts", shape)) return;
+    const Stored stored(dtype, kOutputs, kInputs, *this);
+    const Result<PackedMatrix> first = NewPacked(stored.source);
+    HM_CHECK(first.ok());
+    tensor::AlignedBuffer memory(kMatrices * first->size_bytes());
+    std::vector<PackedMatrix> weights;
+    for (size_t i = 0; i < kMatrices; ++i) {
+      const size_t size = first->size_bytes();
+      Result<PackedMatrix> one =
+          NewPacked(stored.source, {memory.data() + i * size, size});
+      for (int64_t t = 0; t < one->num_tiles(); ++t) PackTile(stored.source, t, &*one);
+      weights.push_back(std::move(*one));
+    }
+    const Int8Input x(*this, tokens, kInputs);
+    std::vector<float> y(2 * static_cast<size_t>(chosen * tokens * kOutputs));
+    std::vector<MatMulJob> jobs(2 * static_cast<size_t>(chosen));
+    size_t next = 0;
+    const Timing timing = Measure(options_.seconds, [&] {
+      for (size_t i = 0; i < jobs.size(); ++i) {
+        MatMulJob& job = jobs[i];
+        job.weight = &weights[next];
+        next = (next + 37) % kMatrices;
+        job.x.int8 = x.rows;
+        job.num_rows = tokens;
+        job.y = y.data() + i * static_cast<size_t>(tokens * kOutputs);
+        job.y_stride = kOutputs;
+      }
+      MatMul(stream_, jobs);
+    });
+    const auto bytes = static_cast<double>(jobs.size() * first->size_bytes());
+    Print("experts", shape, timing, bytes / timing.median_s, "bytes/s", limits_.read_bytes_per_s);
+  }
+
   // One step of `sequences` sequences at a depth, or one chunk of a prompt at the end of it.
   void Attend(const std::string& name, int32_t tokens, int32_t depth, int sequences) {
     const KvLayout layout{1, 4, 128, 64, KvType::kF16};
@@ -248,6 +289,23 @@ class Bench {
     RowSource source;
   };
 
+  // Random rows as the int8 kernels read them.
+  struct Int8Input {
+    Int8Input(Bench& bench, int64_t tokens, int64_t k)
+        : q(static_cast<size_t>(tokens * k)), scale(q.size() / kGroup), sum16(q.size() / 16) {
+      const std::vector<float> x = bench.Random(q.size());
+      QuantizeRows(bench.stream_, x.data(), k, tokens, k, {q.data(), scale.data(), sum16.data()});
+      rows = {q.data(), scale.data(), sum16.data(), k / kGroup};
+    }
+    Int8Input(const Int8Input&) = delete;
+    Int8Input& operator=(const Int8Input&) = delete;
+
+    std::vector<int8_t> q;
+    std::vector<float> scale;
+    std::vector<int32_t> sum16;
+    QuantizedRows rows;
+  };
+
   std::vector<float> Random(size_t count) {
     std::normal_distribution<float> normal;
     std::vector<float> values(count);
@@ -273,15 +331,12 @@ class Bench {
                  bool int8, int64_t tokens, bool by_bytes) {
     const int64_t k = w.cols();
     const std::vector<float> x = Random(static_cast<size_t>(tokens * k));
-    std::vector<int8_t> q(x.size());
-    std::vector<float> scale(x.size() / kGroup);
-    std::vector<int32_t> sum16(x.size() / 16);
-    QuantizeRows(stream_, x.data(), k, tokens, k, {q.data(), scale.data(), sum16.data()});
+    const Int8Input quantized(*this, tokens, k);
     std::vector<float> y(static_cast<size_t>(tokens * w.rows()));
     MatMulJob job;
     job.weight = &w;
     if (int8) {
-      job.x.int8 = {q.data(), scale.data(), sum16.data(), k / kGroup};
+      job.x.int8 = quantized.rows;
     } else {
       job.x.f32 = x.data();
       job.x.stride = k;
@@ -340,6 +395,12 @@ void RunAll(const Options& options) {
     for (const DType dtype : kInteger) bench.Gemm(dtype, true, tokens);
     for (const DType dtype : kPlain) bench.Gemm(dtype, false, tokens);
     bench.Gemm(DType::kQ4_0, false, tokens);
+  }
+  for (const DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ4_K}) {
+    bench.Experts(dtype, 8, 1);
+    bench.Experts(dtype, 82, 1);
+    bench.Experts(dtype, 82, 2);
+    bench.Experts(dtype, 128, 4);
   }
   bench.Attend("decode", 1, 4096, 1);
   bench.Attend("decode", 1, 4096, 16);
