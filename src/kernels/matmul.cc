@@ -61,8 +61,8 @@ PlannedJob Plan(const MatMulJob& job, int64_t target_cycles) {
 
 MatMulTilesFn KernelOf(const Stream& stream, const MatMulJob& job) {
   const auto format = static_cast<size_t>(job.weight->format());
-  return job.x.f32 != nullptr ? stream.table().matmul_f32[format]
-                              : stream.table().matmul_int8[format];
+  return job.x.f32 != nullptr ? stream.table().matmul_f32->of[format]
+                              : stream.table().matmul_int8->of[format];
 }
 
 /// `num_rows` rows of the job from row_begin on.

@@ -9,11 +9,12 @@
 //
 //  int8 activations (integer formats): for ascending groups g of 32 inputs, products are summed as
 //  int32, exactly; then, with a = scale[g],
-//   - kU4D, kU8D, kU4B, kU8B: acc = fma(float(Σ qa - zero Σ a), d a, acc)
-//   - kU4DM, kU8DM: acc = fma(float(Σ qa), d a, acc); acc = fma(m, a float(Σ a), acc)
-//   - kU4K, kU8K: acc = fma(float(Σ qa), (d sc) a, acc);
+//   - kU4D, kU5D, kU8D, kU4B, kU8B, kL4D, kL4B: acc = fma(float(Σ qa - zero Σ a), d a, acc)
+//   - kU4DM, kU5DM: acc = fma(float(Σ qa), d a, acc); acc = fma(m, a float(Σ a), acc)
+//   - kU4K, kU5K: acc = fma(float(Σ qa), (d sc) a, acc);
 //     acc = fma(-(dmin mn), a float(Σ a), acc)
-//   - kU8S, kU8T: acc = fma(float(Σ qa - zero Σ a), (d sc) a, acc), first half of 16, then second.
+//   - kL4S: acc = fma(float(Σ qa - zero Σ a), (d sc) a, acc)
+//   - kU4S, kU6S: the same, first half of 16, then second.
 //   - kU4H: acc = fma(float(Σ qa), (d sc) a, acc), first half of 16, then second; then
 //     acc = fma(-(dmin mn), a float(Σ a), acc), the same.
 //  d sc and dmin mn are exact in float32; a product with a rounds once to float32.

@@ -2,6 +2,7 @@
 #include "kernels/pack_tile.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -99,11 +100,45 @@ void PackQ8_0(const std::byte* row, int r, const TileTarget& target) {
   }
 }
 
+static_assert([] {
+  for (int i = 0; i < 16; ++i) {
+    if (kIQ4Table[i] != quant::kIQ4Values[i] + 128) return false;
+    if (kMXFP4Table[i] != quant::kMXFP4Values[i] + 12) return false;
+  }
+  return true;
+}());
+
+// The code of every value of a lookup format. Equal values (0 and -0) have one code.
+template <WeightFormat F>
+constexpr std::array<uint8_t, 256> CodesOfValues() {
+  std::array<uint8_t, 256> codes{};
+  for (uint8_t code = 16; code-- > 0;) codes[TileFormat<F>::Table()[code]] = code;
+  return codes;
+}
+
 template <WeightFormat F>
 void PackQuants(const uint8_t q[32], uint8_t* group, int r) {
-  if constexpr (TileFormat<F>::kIs4Bit) {
+  using Format = TileFormat<F>;
+  if constexpr (Format::kIsLookup) {
+    static constexpr std::array<uint8_t, 256> kCodes = CodesOfValues<F>();
+    for (int half = 0; half < 4; ++half) {
+      uint8_t codes[8];
+      for (int i = 0; i < 8; ++i) codes[i] = kCodes[q[8 * half + i]];
+      StoreWord(group, half, r, LoadWord(codes) | LoadWord(codes + 4) << 4);
+    }
+  } else if constexpr (Format::kHasNibbles) {
     for (int chunk = 0; chunk < 4; ++chunk) {
-      StoreWord(group, chunk, r, LoadWord(q + 8 * chunk) | LoadWord(q + 8 * chunk + 4) << 4);
+      StoreWord(group, chunk, r,
+                (LoadWord(q + 8 * chunk) & kLowNibbles) |
+                    (LoadWord(q + 8 * chunk + 4) & kLowNibbles) << 4);
+    }
+    constexpr uint32_t kHighest = Format::kHighMask * 0x01010101u;
+    for (int word = 0; Format::kHighBits > 0 && word < 8; word += Format::kHighWords) {
+      uint32_t bits = 0;
+      for (int i = word; i < word + Format::kHighWords; ++i) {
+        bits |= (LoadWord(q + 4 * i) & kHighest) >> 4 << Format::HighBit(i);
+      }
+      StoreWord(group, Format::HighChunk(word) / 64, r, bits);
     }
   } else {
     for (int chunk = 0; chunk < 8; ++chunk) StoreWord(group, chunk, r, LoadWord(q + 4 * chunk));
@@ -163,24 +198,25 @@ void PackRow(DType dtype, const std::byte* row, int r, const TileTarget& target)
     case DType::kQ8_0:
       return PackQ8_0(row, r, target);
     case DType::kQ5_0:
-      return PackBlocks<WeightFormat::kU8D>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kU5D>(dtype, row, r, target);
     case DType::kQ5_1:
-      return PackBlocks<WeightFormat::kU8DM>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kU5DM>(dtype, row, r, target);
     case DType::kQ4_K:
       return PackBlocks<WeightFormat::kU4K>(dtype, row, r, target);
     case DType::kQ5_K:
-      return PackBlocks<WeightFormat::kU8K>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kU5K>(dtype, row, r, target);
     case DType::kQ6_K:
+      return PackBlocks<WeightFormat::kU6S>(dtype, row, r, target);
     case DType::kQ3_K:
-      return PackBlocks<WeightFormat::kU8S>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kU4S>(dtype, row, r, target);
     case DType::kQ2_K:
       return PackBlocks<WeightFormat::kU4H>(dtype, row, r, target);
     case DType::kIQ4_NL:
-      return PackBlocks<WeightFormat::kU8D>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kL4D>(dtype, row, r, target);
     case DType::kIQ4_XS:
-      return PackBlocks<WeightFormat::kU8T>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kL4S>(dtype, row, r, target);
     case DType::kMXFP4:
-      return PackBlocks<WeightFormat::kU8B>(dtype, row, r, target);
+      return PackBlocks<WeightFormat::kL4B>(dtype, row, r, target);
     case DType::kTQ1_0:
     case DType::kTQ2_0:
       return PackBlocks<WeightFormat::kU4D>(dtype, row, r, target);
@@ -222,7 +258,7 @@ void PackWords(const std::byte* const rows[], const TileScales& scales, const Ti
   for (int r = 0; r < target.rows; ++r) {
     for (int64_t g = 0; g < target.cols / kGroup; ++g) {
       uint8_t q[kGroup];
-      if constexpr (Format::kIs4Bit) {
+      if constexpr (Format::kHasNibbles) {
         for (int word = 0; word < 4; ++word) {
           const uint32_t packed = LoadWord(rows[r] + g * 16 + word * 4);
           for (int i = 0; i < 8; ++i) q[word * 8 + i] = packed >> (4 * i) & 15u;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/cpu/tile_format.h"
@@ -32,9 +33,16 @@ TileSizes QuantisedSizes(size_t groups) {
   return {quants, RoundUp(quants + scales, 64)};
 }
 
+template <size_t... F>
+TileSizes SizesOfQuantised(WeightFormat format, size_t groups, std::index_sequence<F...>) {
+  constexpr auto kFirst = static_cast<size_t>(kFirstIntegerFormat);
+  constexpr TileSizes (*kSizes[])(size_t) = {
+      QuantisedSizes<static_cast<WeightFormat>(kFirst + F)>...};
+  return kSizes[static_cast<size_t>(format) - kFirst](groups);
+}
+
 TileSizes SizesOf(WeightFormat format, int64_t cols) {
   const auto k = static_cast<size_t>(cols);
-  const size_t groups = k / kGroup;
   switch (format) {
     case WeightFormat::kF32:
       return {k * 64, k * 64};
@@ -45,42 +53,23 @@ TileSizes SizesOf(WeightFormat format, int64_t cols) {
       const size_t quants = (k + 3) / 4 * 64;
       return {quants, quants + (k + kF8Group - 1) / kF8Group * 64};
     }
-    case WeightFormat::kU4D:
-      return QuantisedSizes<WeightFormat::kU4D>(groups);
-    case WeightFormat::kU4DM:
-      return QuantisedSizes<WeightFormat::kU4DM>(groups);
-    case WeightFormat::kU8D:
-      return QuantisedSizes<WeightFormat::kU8D>(groups);
-    case WeightFormat::kU8DM:
-      return QuantisedSizes<WeightFormat::kU8DM>(groups);
-    case WeightFormat::kU4K:
-      return QuantisedSizes<WeightFormat::kU4K>(groups);
-    case WeightFormat::kU8K:
-      return QuantisedSizes<WeightFormat::kU8K>(groups);
-    case WeightFormat::kU8S:
-      return QuantisedSizes<WeightFormat::kU8S>(groups);
-    case WeightFormat::kU4B:
-      return QuantisedSizes<WeightFormat::kU4B>(groups);
-    case WeightFormat::kU8B:
-      return QuantisedSizes<WeightFormat::kU8B>(groups);
-    case WeightFormat::kU8T:
-      return QuantisedSizes<WeightFormat::kU8T>(groups);
-    case WeightFormat::kU4H:
-      return QuantisedSizes<WeightFormat::kU4H>(groups);
+    default:
+      constexpr auto kFirst = static_cast<size_t>(kFirstIntegerFormat);
+      return SizesOfQuantised(format, k / kGroup,
+                              std::make_index_sequence<kNumWeightFormats - kFirst>{});
   }
-  return {0, 0};
 }
 
 }  // namespace
 
 std::string_view WeightFormatName(WeightFormat format) {
   constexpr std::array<std::string_view, kNumWeightFormats> kNames = {
-      "f32", "f16", "bf16", "f8",  "u4d", "u4dm", "u8d", "u8dm",
-      "u4k", "u8k", "u8s",  "u4b", "u8b", "u8t",  "u4h"};
+      "f32", "f16", "bf16", "f8",  "u4d", "u4dm", "u5d", "u5dm", "u8d", "u4k",
+      "u5k", "u4h", "u4s",  "u6s", "u4b", "u8b",  "l4d", "l4b",  "l4s"};
   return kNames[static_cast<size_t>(format)];
 }
 
-bool IsIntegerFormat(WeightFormat format) { return format >= WeightFormat::kU4D; }
+bool IsIntegerFormat(WeightFormat format) { return format >= kFirstIntegerFormat; }
 
 size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols) {
   return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * SizesOf(format, cols).tile_bytes;
@@ -119,7 +108,7 @@ Result<WeightFormat> FormatFor(DType dtype, DType scale_dtype) {
     case DType::kI8x4:
       return scale_dtype == DType::kF16 ? WeightFormat::kU8D : WeightFormat::kU8B;
     case DType::kMXFP4:
-      return WeightFormat::kU8B;
+      return WeightFormat::kL4B;
     case DType::kQ4_0:
     case DType::kTQ1_0:
     case DType::kTQ2_0:
@@ -127,22 +116,25 @@ Result<WeightFormat> FormatFor(DType dtype, DType scale_dtype) {
     case DType::kQ4_1:
       return WeightFormat::kU4DM;
     case DType::kQ5_0:
-    case DType::kQ8_0:
-    case DType::kIQ4_NL:
-      return WeightFormat::kU8D;
+      return WeightFormat::kU5D;
     case DType::kQ5_1:
-      return WeightFormat::kU8DM;
+      return WeightFormat::kU5DM;
+    case DType::kQ8_0:
+      return WeightFormat::kU8D;
     case DType::kQ4_K:
       return WeightFormat::kU4K;
     case DType::kQ5_K:
-      return WeightFormat::kU8K;
-    case DType::kQ3_K:
-    case DType::kQ6_K:
-      return WeightFormat::kU8S;
-    case DType::kIQ4_XS:
-      return WeightFormat::kU8T;
+      return WeightFormat::kU5K;
     case DType::kQ2_K:
       return WeightFormat::kU4H;
+    case DType::kQ3_K:
+      return WeightFormat::kU4S;
+    case DType::kQ6_K:
+      return WeightFormat::kU6S;
+    case DType::kIQ4_NL:
+      return WeightFormat::kL4D;
+    case DType::kIQ4_XS:
+      return WeightFormat::kL4S;
     default:
       return Error(ErrorCode::kUnsupported,
                    std::string(tensor::Info(dtype).name) + " is not a type of linear weights");

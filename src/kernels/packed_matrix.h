@@ -20,7 +20,9 @@ inline constexpr int64_t kGroup = 32;  ///< inputs that share an activation scal
 /// A tile holds rows [16 t, 16 t + 16) and all K inputs; rows beyond N are zero. Quantised tiles
 /// are all quants, then all scales, then padding to 64 bytes. Values: q unsigned. 4-bit quants, per
 /// 32 inputs: 4 chunks of 64 bytes; chunk c, byte 4 r + i: low nibble q[r][8 c + i], high nibble
-/// q[r][8 c + 4 + i]. 8-bit quants, per 32 inputs: 8 chunks of 64 bytes; chunk c, byte 4 r + i:
+/// q[r][8 c + 4 + i]. 5- and 6-bit quants: their low 4 bits like these, then chunks of the bits
+/// above: byte 4 r + i holds those of q[r][4 w + i] for 8 words w, 1 bit each, or for 4, 2 bits
+/// each, low bits first. 8-bit quants, per 32 inputs: 8 chunks of 64 bytes; chunk c, byte 4 r + i:
 /// q[r][4 c + i].
 enum class WeightFormat : uint8_t {
   kF32,   ///< [K][16] f32
@@ -29,20 +31,26 @@ enum class WeightFormat : uint8_t {
   kF8,    ///< [ceil(K/4)][16][4] float8 E4M3; then per 128 inputs f32 d[16], 256 times the scale
   kU4D,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: f16 d[16] (Q4_0)
   kU4DM,  ///< 4-bit, w = d q + m; per 32: f16 d[16], f16 m[16] (Q4_1)
-  kU8D,   ///< 8-bit, w = d (q - zero); per 32: f16 d[16] (Q8_0, Q5_0)
-  kU8DM,  ///< 8-bit, w = d q + m; per 32: f16 d[16], f16 m[16] (Q5_1)
+  kU5D,   ///< kU4D with 5 bits (Q5_0)
+  kU5DM,  ///< kU4DM with 5 bits (Q5_1)
+  kU8D,   ///< kU4D with 8 bits (Q8_0)
   kU4K,   ///< 4-bit, w = (d sc) q - (dmin mn); per 256: f16 d[16], f16 dmin[16], u8 sc[8][16], u8
           ///< mn[8][16]   (Q4_K)
-  kU8K,   ///< the same with 8-bit quants (Q5_K)
-  kU8S,   ///< 8-bit, w = (d sc) (q - zero), sc per 16 inputs; per 256: f16 d[16], i8 sc[16][16]
-          ///< (Q6_K)
-  kU4B,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: bf16 d[16] (INT4 with groups)
-  kU8B,   ///< the same with 8-bit quants (INT8 with groups, MXFP4)
-  kU8T,   ///< kU8S with quants of all 8 bits, where kU8S has 6 (IQ4_XS)
+  kU5K,   ///< the same with 5 bits (Q5_K)
   kU4H,   ///< 4-bit, w = (d sc) q - (dmin mn), sc and mn per 16 inputs; per 256: f16 d[16], f16
           ///< dmin[16], u8 sc[16][16], u8 mn[16][16] (Q2_K)
+  kU4S,   ///< 4-bit, w = (d sc) (q - zero), sc per 16 inputs; per 256: f16 d[16], i8 sc[16][16]
+          ///< (Q3_K)
+  kU6S,   ///< the same with 6 bits (Q6_K)
+  kU4B,   ///< 4-bit, w = d (q - zero); scales per 32 inputs: bf16 d[16] (INT4 with groups)
+  kU8B,   ///< the same with 8 bits (INT8 with groups)
+  kL4D,   ///< kU4D with q looked up in a table of 16 by a 4-bit code (IQ4_NL)
+  kL4B,   ///< kU4B with q looked up (MXFP4)
+  kL4S,  ///< q looked up, w = (d sc) (q - zero), sc per 32 inputs; per 256: f16 d[16], i8 sc[8][16]
+         ///< (IQ4_XS)
 };
-inline constexpr int kNumWeightFormats = 15;
+inline constexpr int kNumWeightFormats = 19;
+inline constexpr WeightFormat kFirstIntegerFormat = WeightFormat::kU4D;
 inline constexpr int64_t kF8Group = 128;  ///< inputs that share a scale of kF8
 
 std::string_view WeightFormatName(WeightFormat format);

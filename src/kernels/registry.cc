@@ -9,24 +9,9 @@
 namespace halfmoon::kernels {
 namespace {
 
-// Columns as in WeightFormat: kF32, kF16, kBF16, kF8, kU4D, kU4DM, kU8D, kU8DM, kU4K, kU8K, kU8S,
-// kU4B, kU8B, kU8T, kU4H.
 constexpr KernelTable kGenericTable = {
-    .matmul_f32 = {generic::MatMulF32<WeightFormat::kF32>, generic::MatMulF32<WeightFormat::kF16>,
-                   generic::MatMulF32<WeightFormat::kBF16>, generic::MatMulF32<WeightFormat::kF8>,
-                   generic::MatMulF32<WeightFormat::kU4D>, generic::MatMulF32<WeightFormat::kU4DM>,
-                   generic::MatMulF32<WeightFormat::kU8D>, generic::MatMulF32<WeightFormat::kU8DM>,
-                   generic::MatMulF32<WeightFormat::kU4K>, generic::MatMulF32<WeightFormat::kU8K>,
-                   generic::MatMulF32<WeightFormat::kU8S>, generic::MatMulF32<WeightFormat::kU4B>,
-                   generic::MatMulF32<WeightFormat::kU8B>, generic::MatMulF32<WeightFormat::kU8T>,
-                   generic::MatMulF32<WeightFormat::kU4H>},
-    .matmul_int8 =
-        {nullptr, nullptr, nullptr, nullptr, generic::MatMulInt8<WeightFormat::kU4D>,
-         generic::MatMulInt8<WeightFormat::kU4DM>, generic::MatMulInt8<WeightFormat::kU8D>,
-         generic::MatMulInt8<WeightFormat::kU8DM>, generic::MatMulInt8<WeightFormat::kU4K>,
-         generic::MatMulInt8<WeightFormat::kU8K>, generic::MatMulInt8<WeightFormat::kU8S>,
-         generic::MatMulInt8<WeightFormat::kU4B>, generic::MatMulInt8<WeightFormat::kU8B>,
-         generic::MatMulInt8<WeightFormat::kU8T>, generic::MatMulInt8<WeightFormat::kU4H>},
+    .matmul_f32 = &generic::kMatMulF32,
+    .matmul_int8 = &generic::kMatMulInt8,
     .quantize_row = generic::QuantizeRow,
     .rms_norm = generic::RmsNorm,
     .add = generic::Add,
@@ -47,20 +32,8 @@ constexpr KernelTable kGenericTable = {
 
 #ifdef HALFMOON_X86
 constexpr KernelTable kAvx2Table = {
-    .matmul_f32 = {avx2::MatMulF32<WeightFormat::kF32>, avx2::MatMulF32<WeightFormat::kF16>,
-                   avx2::MatMulF32<WeightFormat::kBF16>, avx2::MatMulF32<WeightFormat::kF8>,
-                   avx2::MatMulF32<WeightFormat::kU4D>, avx2::MatMulF32<WeightFormat::kU4DM>,
-                   avx2::MatMulF32<WeightFormat::kU8D>, avx2::MatMulF32<WeightFormat::kU8DM>,
-                   avx2::MatMulF32<WeightFormat::kU4K>, avx2::MatMulF32<WeightFormat::kU8K>,
-                   avx2::MatMulF32<WeightFormat::kU8S>, avx2::MatMulF32<WeightFormat::kU4B>,
-                   avx2::MatMulF32<WeightFormat::kU8B>, avx2::MatMulF32<WeightFormat::kU8T>,
-                   avx2::MatMulF32<WeightFormat::kU4H>},
-    .matmul_int8 = {nullptr, nullptr, nullptr, nullptr, avx2::MatMulInt8<WeightFormat::kU4D>,
-                    avx2::MatMulInt8<WeightFormat::kU4DM>, avx2::MatMulInt8<WeightFormat::kU8D>,
-                    avx2::MatMulInt8<WeightFormat::kU8DM>, avx2::MatMulInt8<WeightFormat::kU4K>,
-                    avx2::MatMulInt8<WeightFormat::kU8K>, avx2::MatMulInt8<WeightFormat::kU8S>,
-                    avx2::MatMulInt8<WeightFormat::kU4B>, avx2::MatMulInt8<WeightFormat::kU8B>,
-                    avx2::MatMulInt8<WeightFormat::kU8T>, avx2::MatMulInt8<WeightFormat::kU4H>},
+    .matmul_f32 = &avx2::kMatMulF32,
+    .matmul_int8 = &avx2::kMatMulInt8,
     .quantize_row = avx2::QuantizeRow,
     .rms_norm = avx2::RmsNorm,
     .add = avx2::Add,
@@ -80,20 +53,8 @@ constexpr KernelTable kAvx2Table = {
 };
 
 constexpr KernelTable kAvx512Table = {
-    .matmul_f32 = {avx512::MatMulF32<WeightFormat::kF32>, avx512::MatMulF32<WeightFormat::kF16>,
-                   avx512::MatMulF32<WeightFormat::kBF16>, avx512::MatMulF32<WeightFormat::kF8>,
-                   avx512::MatMulF32<WeightFormat::kU4D>, avx512::MatMulF32<WeightFormat::kU4DM>,
-                   avx512::MatMulF32<WeightFormat::kU8D>, avx512::MatMulF32<WeightFormat::kU8DM>,
-                   avx512::MatMulF32<WeightFormat::kU4K>, avx512::MatMulF32<WeightFormat::kU8K>,
-                   avx512::MatMulF32<WeightFormat::kU8S>, avx512::MatMulF32<WeightFormat::kU4B>,
-                   avx512::MatMulF32<WeightFormat::kU8B>, avx512::MatMulF32<WeightFormat::kU8T>,
-                   avx512::MatMulF32<WeightFormat::kU4H>},
-    .matmul_int8 = {nullptr, nullptr, nullptr, nullptr, avx512::MatMulInt8<WeightFormat::kU4D>,
-                    avx512::MatMulInt8<WeightFormat::kU4DM>, avx512::MatMulInt8<WeightFormat::kU8D>,
-                    avx512::MatMulInt8<WeightFormat::kU8DM>, avx512::MatMulInt8<WeightFormat::kU4K>,
-                    avx512::MatMulInt8<WeightFormat::kU8K>, avx512::MatMulInt8<WeightFormat::kU8S>,
-                    avx512::MatMulInt8<WeightFormat::kU4B>, avx512::MatMulInt8<WeightFormat::kU8B>,
-                    avx512::MatMulInt8<WeightFormat::kU8T>, avx512::MatMulInt8<WeightFormat::kU4H>},
+    .matmul_f32 = &avx512::kMatMulF32,
+    .matmul_int8 = &avx512::kMatMulInt8,
     .quantize_row = avx512::QuantizeRow,
     .rms_norm = avx512::RmsNorm,
     .add = avx512::Add,

@@ -37,6 +37,11 @@ struct MatMulArgs {
 /// All rows of the job over tiles [tile_begin, tile_end), on the calling thread.
 using MatMulTilesFn = void (*)(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
 
+/// One kernel for each weight format.
+struct MatMulTable {
+  MatMulTilesFn of[kNumWeightFormats];
+};
+
 /// Consecutive queries of one sequence with the heads of one KV head, over positions
 /// [begin, end) of one split (attention.h). Row i * group + h is query i, head h of the group.
 /// State row, D the value dimension: o[D], padded to a multiple of 16, then m and l; stride
@@ -139,8 +144,8 @@ struct IndexScoreArgs {
 
 /// Kernels of one ISA; contracts in matmul.h, rowwise.h and attention.h.
 struct KernelTable {
-  MatMulTilesFn matmul_f32[kNumWeightFormats];
-  MatMulTilesFn matmul_int8[kNumWeightFormats];  ///< null for the plain formats
+  const MatMulTable* matmul_f32;
+  const MatMulTable* matmul_int8;  ///< null entries for the plain formats
   void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum16);
   void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* out);
   void (*add)(float* x, const float* y, int64_t n);

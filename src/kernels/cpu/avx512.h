@@ -9,10 +9,8 @@
 
 namespace halfmoon::kernels::avx512 {
 
-template <WeightFormat F>
-void MatMulF32(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
-template <WeightFormat F>
-void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
+extern const MatMulTable kMatMulF32;
+extern const MatMulTable kMatMulInt8;
 
 void QuantizeRow(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum16);
 void RmsNorm(const float* x, const float* w, int64_t n, float eps, float* out);

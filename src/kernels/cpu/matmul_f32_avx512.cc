@@ -1,29 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/matmul_f32_impl.h"
+#include "kernels/cpu/matmul_table.h"
 #include "kernels/cpu/vec_avx512.h"
 
 namespace halfmoon::kernels::avx512 {
 
-template <WeightFormat F>
-void MatMulF32(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
-  impl::MatMulF32<Vec, F>(args, tile_begin, tile_end);
-}
-
-template void MatMulF32<WeightFormat::kF32>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kF16>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kBF16>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kF8>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU4D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU4DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulF32<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
+constinit const MatMulTable kMatMulF32 =
+    MakeMatMulTable([]<WeightFormat F>() -> MatMulTilesFn { return impl::MatMulF32<Vec, F>; });
 
 }  // namespace halfmoon::kernels::avx512

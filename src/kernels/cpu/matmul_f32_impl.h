@@ -43,19 +43,26 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, float
   } else if constexpr (Format::kHasMin) {
     m[0] = m[1] = V::LoadF16(scales + Format::kMinOffset);
   }
-  const Int zero = V::SetI(args.zero);
-  const auto store = [&](int k, Int q) {
-    Float value = V::Mul(d[k / 16], V::ToFloat(V::SubI(q, zero)));
+  const Float zero = V::ToFloat(V::SetI(args.zero));
+  const auto store = [&](int k, Float q) {
+    Float value = V::Mul(d[k / 16], V::Sub(q, zero));
     if constexpr (Format::kHasMin) value = V::Add(value, m[k / 16]);
     V::Store(w + k * 16, value);
   };
-  if constexpr (Format::kIs4Bit) {
-    const Int nibble = V::SetI(15);
-    Unroll<4>([&](int chunk) HALFMOON_INLINE {
-      const Int bytes = V::LoadI(quants + 64 * chunk);
+  if constexpr (Format::kHasNibbles) {
+    float table[16];
+    for (int i = 0; Format::kIsLookup && i < 16; ++i) table[i] = Format::Table()[i];
+    Unroll<8>([&](int word) HALFMOON_INLINE {
+      const Int bytes = V::LoadI(quants + 64 * (word / 2));
+      Int high = bytes;
+      if constexpr (Format::kHighBits > 0) high = V::LoadI(quants + Format::HighChunk(word));
       Unroll<4>([&](int i) HALFMOON_INLINE {
-        store(8 * chunk + i, V::AndI(V::ShiftRight(bytes, 8 * i), nibble));
-        store(8 * chunk + 4 + i, V::AndI(V::ShiftRight(bytes, 8 * i + 4), nibble));
+        Int q = V::AndI(V::ShiftRight(bytes, 8 * i + word % 2 * 4), V::SetI(15));
+        if constexpr (Format::kHighBits > 0) {
+          const Int bits = V::ShiftRight(high, 8 * i + Format::HighBit(word));
+          q = V::AddI(q, V::AndI(V::ShiftLeft(bits, 4), V::SetI(Format::kHighMask)));
+        }
+        store(4 * word + i, Format::kIsLookup ? V::Lookup(table, q) : V::ToFloat(q));
       });
     });
   } else {
@@ -63,7 +70,7 @@ void DecodeGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, float
     Unroll<8>([&](int chunk) HALFMOON_INLINE {
       const Int bytes = V::LoadI(quants + 64 * chunk);
       Unroll<4>([&](int i) HALFMOON_INLINE {
-        store(4 * chunk + i, V::AndI(V::ShiftRight(bytes, 8 * i), byte));
+        store(4 * chunk + i, V::ToFloat(V::AndI(V::ShiftRight(bytes, 8 * i), byte)));
       });
     });
   }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/cpu/generic.h"
+#include "kernels/cpu/matmul_table.h"
 #include "kernels/cpu/tile_format.h"
 #include "tensor/float16.h"
 
@@ -41,9 +42,15 @@ void LoadGroup(const MatMulArgs& args, const std::byte* tile, int64_t g, Group* 
   const auto* quants = reinterpret_cast<const uint8_t*>(tile) + g * Format::kGroupBytes;
   for (int k = 0; k < kInputs; ++k) {
     for (int r = 0; r < kRows; ++r) {
-      if constexpr (Format::kIs4Bit) {
+      if constexpr (Format::kHasNibbles) {
         const uint8_t byte = quants[k / 8 * 64 + 4 * r + k % 4];
-        group->q[k][r] = k % 8 < 4 ? byte & 15 : byte >> 4;
+        int32_t q = k % 8 < 4 ? byte & 15 : byte >> 4;
+        if constexpr (Format::kHighBits > 0) {
+          const int high = quants[Format::HighChunk(k / 4) + 4 * r + k % 4];
+          q |= high >> Format::HighBit(k / 4) << 4 & Format::kHighMask;
+        }
+        if constexpr (Format::kIsLookup) q = Format::Table()[q];
+        group->q[k][r] = q;
       } else {
         group->q[k][r] = quants[k / 4 * 64 + 4 * r + k % 4];
       }
@@ -120,8 +127,6 @@ void StoreRow(const MatMulArgs& args, int64_t row, int64_t tile, const float val
 // Rows that share one decoding of a group.
 constexpr int kRowBlock = 16;
 
-}  // namespace
-
 template <WeightFormat F>
 void MatMulF32(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   for (int64_t t = tile_begin; t < tile_end; ++t) {
@@ -190,34 +195,11 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   }
 }
 
-#define HALFMOON_INSTANTIATE(name, format) \
-  template void name<WeightFormat::format>(const MatMulArgs&, int64_t, int64_t);
-HALFMOON_INSTANTIATE(MatMulF32, kF32)
-HALFMOON_INSTANTIATE(MatMulF32, kF16)
-HALFMOON_INSTANTIATE(MatMulF32, kBF16)
-HALFMOON_INSTANTIATE(MatMulF32, kF8)
-HALFMOON_INSTANTIATE(MatMulF32, kU4D)
-HALFMOON_INSTANTIATE(MatMulF32, kU4DM)
-HALFMOON_INSTANTIATE(MatMulF32, kU8D)
-HALFMOON_INSTANTIATE(MatMulF32, kU8DM)
-HALFMOON_INSTANTIATE(MatMulF32, kU4K)
-HALFMOON_INSTANTIATE(MatMulF32, kU8K)
-HALFMOON_INSTANTIATE(MatMulF32, kU8S)
-HALFMOON_INSTANTIATE(MatMulF32, kU4B)
-HALFMOON_INSTANTIATE(MatMulF32, kU8B)
-HALFMOON_INSTANTIATE(MatMulF32, kU8T)
-HALFMOON_INSTANTIATE(MatMulF32, kU4H)
-HALFMOON_INSTANTIATE(MatMulInt8, kU4D)
-HALFMOON_INSTANTIATE(MatMulInt8, kU4DM)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8D)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8DM)
-HALFMOON_INSTANTIATE(MatMulInt8, kU4K)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8K)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8S)
-HALFMOON_INSTANTIATE(MatMulInt8, kU4B)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8B)
-HALFMOON_INSTANTIATE(MatMulInt8, kU8T)
-HALFMOON_INSTANTIATE(MatMulInt8, kU4H)
-#undef HALFMOON_INSTANTIATE
+}  // namespace
+
+constinit const MatMulTable kMatMulF32 =
+    MakeMatMulTable([]<WeightFormat F>() -> MatMulTilesFn { return MatMulF32<F>; });
+constinit const MatMulTable kMatMulInt8 =
+    MakeInt8Table([]<WeightFormat F>() -> MatMulTilesFn { return MatMulInt8<F>; });
 
 }  // namespace halfmoon::kernels::generic

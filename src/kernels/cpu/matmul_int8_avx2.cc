@@ -5,6 +5,7 @@
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/int8_panel.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/matmul_table.h"
 #include "kernels/cpu/tile_format.h"
 
 namespace halfmoon::kernels::avx2 {
@@ -19,11 +20,10 @@ constexpr int kPrefetchBytes = 16384;  // as in matmul_int8_avx512.cc
 
 // Words (4 inputs) whose 16-bit sums hold without overflow: a pair is at most 2 * 127 * max(q).
 template <WeightFormat F>
-constexpr int kWordsPerSum = F == WeightFormat::kU4H   ? 4  // a scale for 4 words
-                             : TileFormat<F>::kIs4Bit  ? 8  // q <= 15: 8 * 3810
-                             : F == WeightFormat::kU8S ? 2  // q <= 63: 2 * 16002
-                             : TileFormat<F>::kHasMin  ? 4  // q <= 31: 4 * 7874
-                                                       : 1;  // |q - zero| <= 128: 32512
+constexpr int kWordsPerSum = TileFormat<F>::kMaxQuant <= 15   ? (TileFormat<F>::kHalves ? 4 : 8)
+                             : TileFormat<F>::kMaxQuant <= 31 ? 4   // 4 * 7874
+                             : TileFormat<F>::kMaxQuant <= 63 ? 2   // 2 * 16002
+                                                              : 1;  // |q - zero| <= 128: 32512
 
 inline __m256i Words(const int8_t* p) {
   int32_t word;
@@ -52,13 +52,28 @@ inline __m256 SignedBytes(const uint8_t* p) {
 
 // 8 output rows x 4 inputs of step `word` of a group.
 template <WeightFormat F>
-inline __m256i Weights(const uint8_t* quants, int word) {
-  if constexpr (TileFormat<F>::kIs4Bit) {
-    __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants + word / 2 * 64));
-    if (word % 2 == 1) packed = _mm256_srli_epi16(packed, 4);
-    return _mm256_and_si256(packed, _mm256_set1_epi8(15));
+HALFMOON_INLINE inline __m256i Weights(const uint8_t* quants, int word) {
+  using Format = TileFormat<F>;
+  const auto load = [&](int offset) HALFMOON_INLINE {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants + offset));
+  };
+  if constexpr (!Format::kHasNibbles) return load(word * 64);
+  __m256i packed = load(word / 2 * 64);
+  if (word % 2 == 1) packed = _mm256_srli_epi16(packed, 4);
+  const __m256i nibbles = _mm256_and_si256(packed, _mm256_set1_epi8(15));
+  if constexpr (Format::kIsLookup) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(Format::Table()));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), nibbles);
+  } else if constexpr (Format::kHighBits > 0) {
+    // Bits that a shift brings in from the byte beside fall outside the mask.
+    const int shift = Format::HighBit(word) - 4;
+    const __m256i bits = load(Format::HighChunk(word));
+    const __m256i moved =
+        shift > 0 ? _mm256_srli_epi16(bits, shift) : _mm256_slli_epi16(bits, -shift);
+    const __m256i mask = _mm256_set1_epi8(static_cast<char>(Format::kHighMask));
+    return _mm256_or_si256(nibbles, _mm256_and_si256(moved, mask));
   } else {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants + word * 64));
+    return nibbles;
   }
 }
 
@@ -142,7 +157,9 @@ HALFMOON_INLINE inline void MultiplyGroup(const MatMulArgs& args, const uint8_t*
   } else {
     __m256 m = _mm256_setzero_ps();
     if constexpr (Format::kHasMin) m = HalfFloats(scales + Format::kMinOffset + 16 * half);
-    if constexpr (Format::kIsSuper) {
+    if constexpr (Format::kIsSuper && !Format::kHasMin) {
+      d = _mm256_mul_ps(d, SignedBytes(scales + Format::kScOffset + 16 * sub + 8 * half));
+    } else if constexpr (Format::kIsSuper) {
       d = _mm256_mul_ps(d, Bytes(scales + Format::kScOffset + 16 * sub + 8 * half));
       m = _mm256_mul_ps(m, Bytes(scales + Format::kMnOffset + 16 * sub + 8 * half));
     }
@@ -222,8 +239,6 @@ void MultiplyUpTo(const MatMulArgs& args, int64_t first_row, int64_t rows, int64
   }
 }
 
-}  // namespace
-
 template <WeightFormat F>
 void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   const int64_t blocks = (args.num_rows + kMaxRows - 1) / kMaxRows;
@@ -234,16 +249,9 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   }
 }
 
-template void MatMulInt8<WeightFormat::kU4D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
+}  // namespace
+
+constinit const MatMulTable kMatMulInt8 =
+    MakeInt8Table([]<WeightFormat F>() -> MatMulTilesFn { return MatMulInt8<F>; });
 
 }  // namespace halfmoon::kernels::avx2

@@ -5,6 +5,7 @@
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/int8_panel.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/matmul_table.h"
 #include "kernels/cpu/tile_format.h"
 
 namespace halfmoon::kernels::avx512 {
@@ -59,6 +60,27 @@ HALFMOON_INLINE inline void Accumulate(__m512i weights, const int8_t* q, int wor
   });
 }
 
+// The quants of word `word` of a group from their low 4 bits.
+template <WeightFormat F>
+HALFMOON_INLINE inline __m512i Complete(__m512i nibbles, const uint8_t* quants, int word) {
+  using Format = TileFormat<F>;
+  if constexpr (Format::kIsLookup) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(Format::Table()));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), nibbles);
+  } else if constexpr (Format::kHighBits > 0) {
+    // Bits that a shift brings in from the byte beside fall outside the mask.
+    const int shift = Format::HighBit(word) - 4;
+    const __m512i bits = _mm512_loadu_si512(quants + Format::HighChunk(word));
+    const __m512i moved = shift > 0 ? _mm512_srli_epi16(bits, static_cast<unsigned>(shift))
+                                    : _mm512_slli_epi16(bits, static_cast<unsigned>(-shift));
+    constexpr int kOrAnd = 0xF8;  // a | (b & c)
+    return _mm512_ternarylogic_epi32(
+        nibbles, moved, _mm512_set1_epi8(static_cast<char>(Format::kHighMask)), kOrAnd);
+  } else {
+    return nibbles;
+  }
+}
+
 // One group of one tile for R rows. `sub` is the group within its scale block.
 template <WeightFormat F, int R>
 HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, const Int8Panel& panel,
@@ -78,7 +100,7 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
       sums[r] = _mm512_set1_epi32(panel.start[g * R + r]);
     }
   });
-  if constexpr (Format::kIs4Bit) {
+  if constexpr (Format::kHasNibbles) {
     const __m512i nibble = _mm512_set1_epi8(15);
     Unroll<4>([&](int chunk) HALFMOON_INLINE {
       _mm_prefetch(quants + 64 * chunk + kPrefetchBytes, _MM_HINT_T1);
@@ -86,14 +108,16 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
       const __m512i low = _mm512_and_si512(packed, nibble);
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
       __m512i* to = Format::kHalves && chunk >= 2 ? second : sums;
-      Accumulate<R>(low, q, 2 * chunk, to);
-      Accumulate<R>(high, q, 2 * chunk + 1, to);
+      Accumulate<R>(Complete<F>(low, quants, 2 * chunk), q, 2 * chunk, to);
+      Accumulate<R>(Complete<F>(high, quants, 2 * chunk + 1), q, 2 * chunk + 1, to);
+    });
+    Unroll<Format::kHighBits>([&](int chunk) HALFMOON_INLINE {
+      _mm_prefetch(quants + Format::kHighOffset + 64 * chunk + kPrefetchBytes, _MM_HINT_T1);
     });
   } else {
     Unroll<8>([&](int chunk) HALFMOON_INLINE {
       _mm_prefetch(quants + 64 * chunk + kPrefetchBytes, _MM_HINT_T1);
-      const __m512i weights = _mm512_loadu_si512(quants + 64 * chunk);
-      Accumulate<R>(weights, q, chunk, Format::kHalves && chunk >= 4 ? second : sums);
+      Accumulate<R>(_mm512_loadu_si512(quants + 64 * chunk), q, chunk, sums);
     });
   }
   const uint8_t* scales = cursor.scales;
@@ -124,7 +148,9 @@ HALFMOON_INLINE inline void MultiplyGroup(const TileCursor& cursor, int sub, con
   } else {
     __m512 m = _mm512_setzero_ps();
     if constexpr (Format::kHasMin) m = HalfFloats(scales + Format::kMinOffset);
-    if constexpr (Format::kIsSuper) {
+    if constexpr (Format::kIsSuper && !Format::kHasMin) {
+      d = _mm512_mul_ps(d, SignedBytes(scales + Format::kScOffset + 16 * sub));
+    } else if constexpr (Format::kIsSuper) {
       d = _mm512_mul_ps(d, Bytes(scales + Format::kScOffset + 16 * sub));
       m = _mm512_mul_ps(m, Bytes(scales + Format::kMnOffset + 16 * sub));
     }
@@ -215,8 +241,6 @@ void MultiplyUpTo(const MatMulArgs& args, int64_t first_row, int64_t rows, int64
   MultiplyRows<F, R>(args, first_row, tile_begin, tile_end);
 }
 
-}  // namespace
-
 template <WeightFormat F>
 void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   const int64_t blocks = (args.num_rows + kMaxRows - 1) / kMaxRows;
@@ -228,16 +252,9 @@ void MatMulInt8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
   }
 }
 
-template void MatMulInt8<WeightFormat::kU4D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8D>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8DM>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8K>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8S>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8B>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU8T>(const MatMulArgs&, int64_t, int64_t);
-template void MatMulInt8<WeightFormat::kU4H>(const MatMulArgs&, int64_t, int64_t);
+}  // namespace
+
+constinit const MatMulTable kMatMulInt8 =
+    MakeInt8Table([]<WeightFormat F>() -> MatMulTilesFn { return MatMulInt8<F>; });
 
 }  // namespace halfmoon::kernels::avx512

@@ -133,6 +133,8 @@ struct Vec {
     _mm_storeu_si128(v + 1, _mm256_cvtps_ph(x.b, kRounding));
   }
   static F LowF16(I x) { return {LowF16(x.a), LowF16(x.b)}; }
+  /// table[i] of each lane's i, below 16.
+  static F Lookup(const float table[16], I i) { return {Lookup(table, i.a), Lookup(table, i.b)}; }
   static I LoadU8(const void* p) {
     const __m128i v = _mm_loadu_si128(static_cast<const __m128i*>(p));
     return {_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8))};
@@ -193,6 +195,12 @@ struct Vec {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return {_mm256_cmpgt_epi32(n, lane),
             _mm256_cmpgt_epi32(n, _mm256_add_epi32(lane, _mm256_set1_epi32(8)))};
+  }
+  static __m256 Lookup(const float table[16], __m256i i) {
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i);
+    // Bit 3 of i becomes the sign, which chooses.
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
   }
   static __m256 LowF16(__m256i x) {
     const __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(0xFFFF));

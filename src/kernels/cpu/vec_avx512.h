@@ -103,6 +103,8 @@ struct Vec {
   }
   /// float16 in the low 16 bits of each lane.
   static F LowF16(I a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+  /// table[i] of each lane's i, below 16.
+  static F Lookup(const float table[16], I i) { return _mm512_permutexvar_ps(i, Load(table)); }
   static I LoadU8(const void* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
