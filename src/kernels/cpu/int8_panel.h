@@ -21,14 +21,15 @@ struct alignas(64) Int8Panel {
   int8_t q[kPanelSlots * 32];         ///< [group][8 words][R][4]
   float scale[kPanelSlots];           ///< [group][R]: a
   float scaled_sum[2 * kPanelSlots];  ///< [group][halves][R]: a float(Σ a), with a minimum
-  int32_t start[2 * kPanelSlots];     ///< [group][halves][R]: -zero Σ a, where accumulators start
+  int32_t start[2 * kPanelSlots];     ///< [group][halves][R]: where sums start, -zero Σ a
 };
 
-/// Fills the panel with groups [g0, g0 + groups) of rows [first, first + R). `Isa` only keeps the
-/// instantiations of different ISAs apart.
-template <typename Isa, WeightFormat F, int R>
+/// Fills the panel with groups [g0, g0 + groups) of rows [first, first + R) for the products of V
+/// (dot_*.h).
+template <typename V, WeightFormat F, int R>
 void FillPanel(const MatMulArgs& args, int64_t first, int64_t g0, int groups, Int8Panel* panel) {
   using Format = TileFormat<F>;
+  const int32_t zero = args.zero - V::template Offset<F>(args.zero);
   for (int r = 0; r < R; ++r) {
     const int64_t row =
         args.row_index != nullptr ? args.row_index[first + r] : args.row_begin + first + r;
@@ -51,10 +52,10 @@ void FillPanel(const MatMulArgs& args, int64_t first, int64_t g0, int groups, In
       } else if constexpr (Format::kHasMin) {
         panel->scaled_sum[g * R + r] = a * static_cast<float>(sums[0] + sums[1]);
       } else if constexpr (Format::kHalves) {
-        panel->start[g * 2 * R + r] = -args.zero * sums[0];
-        panel->start[g * 2 * R + R + r] = -args.zero * sums[1];
+        panel->start[g * 2 * R + r] = -zero * sums[0];
+        panel->start[g * 2 * R + R + r] = -zero * sums[1];
       } else {
-        panel->start[g * R + r] = -args.zero * (sums[0] + sums[1]);
+        panel->start[g * R + r] = -zero * (sums[0] + sums[1]);
       }
     }
   }
