@@ -100,14 +100,14 @@ class Bench {
     RunMatMul("gemm", shape, w, int8, tokens, false);
   }
 
-  // Gate and up of the experts of a Qwen3-30B-A3B layer, as a decode step calls them: `chosen` of 128
-  // experts with `tokens` rows each, other ones each time, over more weights than caches hold.
+  // Gate and up of the experts of a Qwen3-30B-A3B layer, as a decode step calls them: `chosen` of
+  // 128 experts with `tokens` rows each, other ones each time, over more weights than caches hold.
   void Experts(DType dtype, int chosen, int64_t tokens) {
     constexpr int64_t kOutputs = 768;
     constexpr int64_t kInputs = 2048;
     constexpr size_t kMatrices = 512;
-    const std::string shape = Shape(dtype, true, kOutputs, kInputs, tokens) + " matrices " +
-                              std::to_string(2 * chosen);
+    const std::string shape =
+        Shape(dtype, true, kOutputs, kInputs, tokens) + " matrices " + std::to_string(2 * chosen);
     if (Skipped("experts", shape)) return;
     const Stored stored(dtype, kOutputs, kInputs, *this);
     const Result<PackedMatrix> first = NewPacked(stored.source);
@@ -116,8 +116,7 @@ class Bench {
     std::vector<PackedMatrix> weights;
     for (size_t i = 0; i < kMatrices; ++i) {
       const size_t size = first->size_bytes();
-      Result<PackedMatrix> one =
-          NewPacked(stored.source, {memory.data() + i * size, size});
+      Result<PackedMatrix> one = NewPacked(stored.source, {memory.data() + i * size, size});
       for (int64_t t = 0; t < one->num_tiles(); ++t) PackTile(stored.source, t, &*one);
       weights.push_back(std::move(*one));
     }
