@@ -152,6 +152,12 @@ Result<Linear> WeightLoader::ReorderedLinear(const std::string& name, int64_t co
 
 void WeightLoader::Done(size_t bytes) {
   done_bytes_ += bytes;
+  // What is packed is not read again: without this, memory would hold it twice until the end.
+  constexpr size_t kReleaseBytes = size_t{64} << 20;
+  if (storage_.cached == nullptr && done_bytes_ - released_bytes_ >= kReleaseBytes) {
+    released_bytes_ = done_bytes_;
+    checkpoint_.Release();
+  }
   if (options_.progress) options_.progress(done_bytes_, checkpoint_.size_bytes());
 }
 

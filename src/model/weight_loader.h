@@ -77,6 +77,7 @@ class WeightLoader {
   size_t next_matrix_ = 0;  // of the cached weights, which are in the order of loading
   size_t next_vector_ = 0;
   size_t done_bytes_ = 0;
+  size_t released_bytes_ = 0;  // of these, when the checkpoint's pages were given back
   std::set<std::string, std::less<>> used_;
 };
 
