@@ -98,6 +98,11 @@ int RunBench(const BenchOptions& options) {
                                                        std::to_string(model->max_context())));
   }
   PrintPlan(model_options, runtime);
+  if (model::WeightCache* cache = runtime.weight_cache.get(); cache != nullptr) {
+    // A disk at work and checksums beside it are not what is measured.
+    while (!cache->WaitSaved(1.0)) {
+    }
+  }
   const kernels::Stream stream(*runtime.pool, model->options().isa);
   const kernels::MachineLimits limits = kernels::MeasureLimits(stream, {});
   const model::Cost cost = model->CostPerToken();

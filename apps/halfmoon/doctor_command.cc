@@ -10,6 +10,7 @@
 #include "apps/halfmoon/command.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/thread_pool.h"
+#include "hub/hub.h"
 #include "kernels/isa.h"
 #include "kernels/probe.h"
 
@@ -17,6 +18,8 @@ namespace halfmoon::app {
 namespace {
 
 struct DoctorOptions {
+  WeightCacheFlags weight_cache;
+  bool check_cache = false;
   int threads = 0;
   std::string isa = "auto";
 };
@@ -26,6 +29,35 @@ std::string FirstLine(const char* path) {
   std::string line;
   std::getline(file, line);
   return line;
+}
+
+/// The folder of cached weights and, where asked for, every byte in it. False: something is
+/// damaged.
+bool ReportWeightCache(const DoctorOptions& options, ThreadPool* pool) {
+  const WeightCacheOwner owner(options.weight_cache);
+  if (owner.get() == nullptr) {
+    std::printf("weights    no folder for a cache: neither XDG_CACHE_HOME nor HOME is set\n");
+    return true;
+  }
+  const model::WeightCache& cache = *owner.get();
+  const std::vector<model::WeightCacheEntry> entries = cache.List(options.check_cache, pool);
+  uint64_t total = 0;
+  for (const model::WeightCacheEntry& entry : entries) total += entry.size_bytes;
+  std::printf("weights    %s: %zu models, %s of at most %s (--weight-cache-size)\n",
+              cache.folder().c_str(), entries.size(), hub::SizeText(total).c_str(),
+              hub::SizeText(cache.BudgetBytes()).c_str());
+  bool good = true;
+  for (const model::WeightCacheEntry& entry : entries) {
+    const std::string source = entry.sources.empty() ? "" : entry.sources.front();
+    std::printf("  %10s  %s%s\n", hub::SizeText(entry.size_bytes).c_str(),
+                hub::OneLine(source, 4096).c_str(),
+                options.check_cache && entry.status.ok() ? ": checked, good" : "");
+    if (entry.status.ok()) continue;
+    good = false;
+    std::printf("              %s: %s; the next start of its model replaces it\n",
+                entry.path.c_str(), entry.status.error().message().c_str());
+  }
+  return good;
 }
 
 int RunDoctor(const DoctorOptions& options) {
@@ -56,6 +88,7 @@ int RunDoctor(const DoctorOptions& options) {
   std::printf("float32    %.0f GFLOP/s: the limit with --activation f32\n",
               limits.f32_flops_per_s * 1e-9);
 
+  const bool cache_is_good = ReportWeightCache(options, &pool);
   if (*isa == kernels::Isa::kGeneric) {
     std::printf("slow       plain kernels are in use: %s\n",
                 options.isa == "auto" ? "this CPU or build has no AVX2 or AVX-512 VNNI"
@@ -73,7 +106,7 @@ int RunDoctor(const DoctorOptions& options) {
         "models\n");
   }
   if (free_gib < 1.0) std::printf("tight      less than 1 GiB of memory is free\n");
-  return kExitOk;
+  return cache_is_good ? kExitOk : kExitFailure;
 }
 
 }  // namespace
@@ -85,6 +118,9 @@ void AddDoctorCommand(CLI::App* app, Action* action) {
   command->add_option("-t,--threads", options->threads, "Threads to measure with")
       ->check(CLI::Range(0, 1024));
   command->add_option("--isa", options->isa, "auto, generic, avx2 or avx512");
+  AddWeightCacheFolderOptions(command, &options->weight_cache);
+  command->add_flag("--check-cache", options->check_cache,
+                    "Compare every byte of the cached weights with its checksum");
   command->callback([options, action] { *action = [options] { return RunDoctor(*options); }; });
 }
 

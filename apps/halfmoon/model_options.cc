@@ -75,6 +75,7 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "as 8G or 512M: for models larger than memory (default: all in memory)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
+  AddWeightCacheOptions(command, &options->weight_cache);
   command
       ->add_flag("!--no-prefix-cache", options->prefix_cache,
                  "Compute every prompt whole instead of reusing the KV of equal beginnings")

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "apps/halfmoon/speculation_options.h"
+#include "apps/halfmoon/weight_cache_options.h"
 
 namespace halfmoon::app {
 
@@ -23,6 +24,7 @@ struct ModelOptions {
   double kv_gib = 0.0;               ///< 0: chosen from free memory
   uint64_t expert_memory_bytes = 0;  ///< 0: all experts in memory
   bool prefix_cache = true;
+  WeightCacheFlags weight_cache;
   SpeculationFlags speculation;  ///< commands that generate have flags for it
 };
 

@@ -153,6 +153,19 @@ size_t DraftKvBytes(const ModelOptions& options, size_t kv_bytes, const Runtime&
   return std::min(one * static_cast<size_t>(options.max_sequences), std::max(one, kv_bytes / 4));
 }
 
+/// Where the prepared weights are, in the end of a sentence; empty where they are in memory.
+std::string DescribeWeightFile(const model::WeightFile& file) {
+  switch (file.state) {
+    case model::WeightFile::State::kNone:
+      return "";
+    case model::WeightFile::State::kSaving:
+      return ", being written to the cache (--no-cache)";
+    case model::WeightFile::State::kMapped:
+      return ", mapped from the cache (--no-cache)";
+  }
+  return "";
+}
+
 const char* DescribeDraft(engine::DraftSource source) {
   switch (source) {
     case engine::DraftSource::kNone:
@@ -186,6 +199,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   load.expert_memory_bytes = options.expert_memory_bytes;
   HM_TRY(CheckExpertMemory(load.expert_memory_bytes));
   load.load_mtp = options.speculation.wants_draft_layer();
+  runtime->weight_cache = WeightCacheOwner(options.weight_cache);
+  load.weight_cache = runtime->weight_cache.get();
 
   HM_ASSIGN(const ModelSource source, FindModelSource(options.model));
   HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(source.path));
@@ -223,7 +238,7 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
   if (budget == 0) {
     // A quarter of what is free serves the batch and keeps prefixes for later; one whole
     // conversation has to fit.
-    const size_t available = AvailableMemoryBytes();
+    const size_t available = FreeBesideWeights(*runtime);
     budget = std::min(all, std::max(one, available / 4));
     if (available > 0 && budget > available) {
       return Error(ErrorCode::kResourceExhausted,
@@ -255,9 +270,10 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
   const kernels::KvLayout& kv = model.kv_layout();
   std::fprintf(stderr, "machine  %s, %.1f GiB free\n", CpuName().c_str(),
                static_cast<double>(AvailableMemoryBytes()) / kGiB);
-  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights in memory)\n",
+  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights in memory%s)\n",
                runtime.name.c_str(), model.description().family.c_str(),
-               model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB);
+               model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB,
+               DescribeWeightFile(model.weight_file()).c_str());
   if (model.expert_memory() != nullptr) PrintExpertPlan(*model.expert_memory());
   PrintLicense(runtime);
   std::fprintf(stderr,
@@ -316,6 +332,14 @@ int Fail(const Error& error) {
 size_t AvailableMemoryBytes() {
   const std::string kib = ProcField("/proc/meminfo", "MemAvailable");
   return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
+}
+
+size_t FreeBesideWeights(const Runtime& runtime) {
+  size_t mapped = runtime.model->weight_file().size_bytes;
+  if (runtime.draft != nullptr) mapped += runtime.draft->weight_file().size_bytes;
+  const size_t available = AvailableMemoryBytes();
+  // At least a byte, since 0 says that nothing is known.
+  return available > mapped ? available - mapped : std::min<size_t>(available, 1);
 }
 
 std::string CpuName() {

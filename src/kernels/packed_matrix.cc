@@ -71,6 +71,21 @@ std::string_view WeightFormatName(WeightFormat format) {
 
 bool IsIntegerFormat(WeightFormat format) { return format >= kFirstIntegerFormat; }
 
+int64_t InputsPerBlock(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kU4K:
+    case WeightFormat::kU8K:
+    case WeightFormat::kU8S:
+    case WeightFormat::kU8T:
+    case WeightFormat::kU4H:
+      return kGroup * TileFormat<WeightFormat::kU4K>::kScaleGroups;
+    default:
+      return IsIntegerFormat(format) ? kGroup : 1;
+  }
+}
+
+std::string_view PackedLayoutName(Isa) { return "tile16.1"; }
+
 size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols) {
   return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * SizesOf(format, cols).tile_bytes;
 }

@@ -44,6 +44,19 @@ enum class MlaPrefill {
   kExpanded,
 };
 
+class WeightCache;
+
+/// Whether packed weights are a file, mapped, rather than memory of the process' own.
+struct WeightFile {
+  enum class State {
+    kNone,    ///< they are in memory
+    kSaving,  ///< this start packed them; the file is written out in the background
+    kMapped,  ///< an earlier start packed them
+  };
+  State state = State::kNone;
+  size_t size_bytes = 0;
+};
+
 struct LoadOptions {
   Activation activation = Activation::kInt8;
   MlaPrefill mla_prefill = MlaPrefill::kAbsorbed;  ///< kExpanded: models with latent attention
@@ -65,6 +78,8 @@ struct LoadOptions {
   /// The draft layer for multi-token prediction too, where there is one. Its KV is one more layer
   /// of each page.
   bool load_mtp = false;
+  /// Where packed weights are kept between starts; outlives the model. nullptr: nowhere.
+  WeightCache* weight_cache = nullptr;
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
 };
@@ -143,6 +158,8 @@ class Model {
   int max_context() const;
   /// Bytes of packed weights in memory, with expert_memory_bytes where experts are on disk.
   size_t weight_bytes() const;
+  /// The file that they are, if they are one. Its pages count as free memory with the system.
+  const WeightFile& weight_file() const;
   /// How experts on disk share their memory; nullptr where all experts are in memory.
   const ExpertMemory* expert_memory() const;
   ExpertStats expert_stats() const;

@@ -25,8 +25,14 @@ Status CheckAll(size_t count, ThreadPool* pool, const Check& check) {
 }
 
 Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name,
-                                       ThreadPool* pool, std::span<std::byte> memory) {
-  Result<kernels::PackedMatrix> packed = kernels::NewPacked(source, memory);
+                                       ThreadPool* pool, const PackMemory& memory) {
+  std::span<std::byte> into;
+  if (memory) {
+    Result<kernels::WeightFormat> format = kernels::PackedFormat(source);
+    if (!format.ok()) return format.error().WithContext("tensor '" + name + "'");
+    HM_ASSIGN(into, memory(kernels::PackedSizeBytes(*format, source.rows, source.cols)));
+  }
+  Result<kernels::PackedMatrix> packed = kernels::NewPacked(source, into);
   if (!packed.ok()) return packed.error().WithContext("tensor '" + name + "'");
   pool->ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t tile, int) {
     kernels::PackTile(source, static_cast<int64_t>(tile), &*packed);
@@ -51,7 +57,7 @@ Status CheckScales(const MatrixSource& source, ThreadPool* pool) {
 }
 
 Result<kernels::PackedMatrix> PackMatrix(const MatrixSource& source, std::vector<int64_t> order,
-                                         ThreadPool* pool, std::span<std::byte> memory) {
+                                         ThreadPool* pool, const PackMemory& memory) {
   if (source.packs()) {
     if (source.needs_check()) {
       HM_TRY(CheckAll(order.size(), pool, [&](size_t i) { return source.CheckRow(order[i]); }));
@@ -69,7 +75,7 @@ Result<kernels::PackedMatrix> PackMatrix(const MatrixSource& source, std::vector
 
 Result<kernels::PackedMatrix> PackExact(std::span<const float> from, int64_t rows, int64_t cols,
                                         const std::string& name, ThreadPool* pool,
-                                        std::span<std::byte> memory) {
+                                        const PackMemory& memory) {
   bool fits_bf16 = true;
   bool fits_f16 = true;
   for (const float value : from) {

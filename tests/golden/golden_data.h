@@ -70,6 +70,7 @@ struct LoadSpec {
   bool load_mtp = false;
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
   size_t expert_memory_bytes = 0;
+  model::WeightCache* weight_cache = nullptr;
   /// Empty: as the product does.
   std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path>)>
       open_experts = {};
