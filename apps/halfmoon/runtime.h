@@ -68,6 +68,10 @@ int Fail(const Error& error);
 /// Memory that is free for the taking, bytes (MemAvailable); 0 where the system does not say.
 size_t AvailableMemoryBytes();
 
+/// Memory that a process holds now, bytes (VmRSS: what it shares with files counts too); 0 where
+/// the system does not say.
+size_t ResidentBytes(int pid);
+
 /// Model name of the CPU as the system gives it.
 std::string CpuName();
 
