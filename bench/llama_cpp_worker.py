@@ -13,7 +13,7 @@ which version this is; then each line of standard input is a request in JSON and
      "decode_tokens": 32, "passes": 3, "stop_after_s": 2}  {"tokens": of one pass, "seconds": [a pass each]}
     {"do": "first_token", "prompt": "..."}                 {"seconds": s}; instead of a load
 
-The KV of a depth is computed once; after each pass only what the pass has added is taken away again.
+The KV of a depth is computed once and kept; after each pass only what the pass has added is taken away again.
 """
 
 import ctypes
@@ -107,6 +107,11 @@ class Case:
             seconds.append(self.run(self.batches))
         return {"tokens": sum(batch.n_tokens for batch in self.batches), "seconds": seconds}
 
+    def close(self):
+        for batch in self.batches:
+            llama.llama_batch_free(batch)
+        llama.llama_free(self.context)
+
 
 def make_context(model, threads, sequences, tokens):
     params = llama.llama_context_default_params()
@@ -141,7 +146,11 @@ class Worker:
         name = request["case"]
         if name not in self.cases:
             self.cases[name] = Case(self.model, self.threads, request)
-        return self.cases[name].measure(request["passes"], request["stop_after_s"])
+        measured = self.cases[name].measure(request["passes"], request["stop_after_s"])
+        # Contexts are large: only one whose KV took long to compute is worth keeping.
+        if not request["depth"]:
+            self.cases.pop(name).close()
+        return measured
 
     def first_token(self, prompt):
         text = prompt.encode()

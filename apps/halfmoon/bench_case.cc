@@ -103,7 +103,7 @@ Result<int> MostSequences(const CaseRequest& request) {
 }
 
 Result<std::vector<BenchCase>> CasesThatFit(
-    std::vector<BenchCase> cases, bool asked, int decode_tokens, int64_t max_context,
+    const std::vector<BenchCase>& cases, bool asked, int decode_tokens, int64_t max_context,
     const std::function<void(const std::string& why)>& left_out) {
   std::vector<BenchCase> fitting;
   for (const BenchCase& one : cases) {

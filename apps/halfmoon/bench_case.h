@@ -55,7 +55,7 @@ Result<int> MostSequences(const CaseRequest& request);
 /// Drops the cases that reach beyond `max_context`, and says why to `left_out`; where cases were
 /// asked for, that is an error (kInvalidArgument).
 Result<std::vector<BenchCase>> CasesThatFit(
-    std::vector<BenchCase> cases, bool asked, int decode_tokens, int64_t max_context,
+    const std::vector<BenchCase>& cases, bool asked, int decode_tokens, int64_t max_context,
     const std::function<void(const std::string& why)>& left_out);
 
 /// Positions that a case reaches, with `decode_tokens` decoded by each sequence.

@@ -82,7 +82,7 @@ void Print(const BenchOptions& options, const Runtime& runtime, const Measuremen
 
 /// Cases of the usual list may be too long for a model; those that were asked for may not.
 Result<std::vector<BenchCase>> FittingCases(const BenchOptions& options, int max_context) {
-  HM_ASSIGN(std::vector<BenchCase> cases, ChooseCases(options.cases, /*first_token=*/false));
+  HM_ASSIGN(const std::vector<BenchCase> cases, ChooseCases(options.cases, /*first_token=*/false));
   return CasesThatFit(
       std::move(cases), options.cases.AsksForSome(), options.decode_tokens, max_context,
       [](const std::string& why) { std::fprintf(stderr, "left out: %s\n", why.c_str()); });

@@ -103,8 +103,8 @@ class ModelComparison {
   Result<ModelResult> Run(ComparisonFacts* facts) {
     const CpuTimes before = ReadCpuTimes();
     HM_TRY(LoadOurs(facts));
-    HM_ASSIGN(cases_, CasesThatFit(std::move(cases_), options_.cases.AsksForSome(),
-                                   options_.decode_tokens, max_context_,
+    HM_ASSIGN(cases_, CasesThatFit(cases_, options_.cases.AsksForSome(), options_.decode_tokens,
+                                   max_context_,
                                    [this](const std::string& why) { Say("left out: " + why); }));
     for (const BenchCase& one : cases_) {
       const bool is_seconds = one.kind == BenchCase::Kind::kFirstToken;
