@@ -7,12 +7,12 @@
 #include <string>
 #include <thread>
 
+#include "apps/halfmoon/bench_machine.h"
 #include "apps/halfmoon/command.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/thread_pool.h"
 #include "hub/hub.h"
 #include "kernels/isa.h"
-#include "kernels/probe.h"
 
 namespace halfmoon::app {
 namespace {
@@ -77,8 +77,8 @@ int RunDoctor(const DoctorOptions& options) {
               std::string(kernels::IsaName(*isa)).c_str());
   std::printf("memory     %.1f GiB free\n", free_gib);
   ThreadPool pool(threads);
-  const kernels::Stream stream(pool, *isa);
-  const kernels::MachineLimits limits = kernels::MeasureLimits(stream, {});
+  const Machine machine = MeasureMachine(&pool, *isa, "");
+  const kernels::MachineLimits& limits = LimitsInUse(machine);
   std::printf(
       "read       %.1f GB/s: decoding one sequence reads every active weight once a token, so "
       "a model with 1 GB of them reaches at most %.0f tokens/s\n",
@@ -87,6 +87,21 @@ int RunDoctor(const DoctorOptions& options) {
               limits.int8_ops_per_s * 1e-9);
   std::printf("float32    %.0f GFLOP/s: the limit with --activation f32\n",
               limits.f32_flops_per_s * 1e-9);
+  if (limits.bf16_flops_per_s > 0) {
+    std::printf("bfloat16   %.0f GFLOP/s\n", limits.bf16_flops_per_s * 1e-9);
+  }
+  for (const auto& [other, its] : machine.isas) {
+    if (other == *isa) continue;
+    std::printf("%-10s read %.1f GB/s, int8 %.0f GOP/s, float32 %.0f GFLOP/s (--isa)\n",
+                std::string(kernels::IsaName(other)).c_str(), its.read_bytes_per_s * 1e-9,
+                its.int8_ops_per_s * 1e-9, its.f32_flops_per_s * 1e-9);
+  }
+  if (machine.disk.has_value()) {
+    std::printf("disk       %.2f GB/s (%s): the limit of --expert-memory, and of a first load\n",
+                machine.disk->read_bytes_per_s * 1e-9, machine.disk->method.c_str());
+  } else {
+    std::printf("disk       not measured: %s\n", machine.disk_error.c_str());
+  }
 
   const bool cache_is_good = ReportWeightCache(options, &pool);
   if (*isa == kernels::Isa::kGeneric) {

@@ -19,7 +19,7 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr TimeUs kQuietUs = 1'000'000;
 
 /// Value of "name: value" in a /proc file; empty where it is absent.
-std::string ProcField(const char* path, std::string_view name) {
+std::string ProcField(const std::string& path, std::string_view name) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with(name)) continue;
@@ -29,6 +29,12 @@ std::string ProcField(const char* path, std::string_view name) {
     return begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
+}
+
+/// A field in kB; 0 where it is absent.
+size_t ProcBytes(const std::string& path, std::string_view name) {
+  const std::string kib = ProcField(path, name);
+  return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
 }
 
 Result<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const checkpoint::Checkpoint& checkpoint) {
@@ -329,9 +335,10 @@ int Fail(const Error& error) {
   return 1;
 }
 
-size_t AvailableMemoryBytes() {
-  const std::string kib = ProcField("/proc/meminfo", "MemAvailable");
-  return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
+size_t AvailableMemoryBytes() { return ProcBytes("/proc/meminfo", "MemAvailable"); }
+
+size_t ResidentBytes(int pid) {
+  return ProcBytes("/proc/" + std::to_string(pid) + "/status", "VmRSS");
 }
 
 size_t FreeBesideWeights(const Runtime& runtime) {

@@ -73,6 +73,10 @@ size_t AvailableMemoryBytes();
 /// The same without what the system could only free by dropping mapped weights.
 size_t FreeBesideWeights(const Runtime& runtime);
 
+/// Memory that a process holds now, bytes (VmRSS: what it shares with files counts too); 0 where
+/// the system does not say.
+size_t ResidentBytes(int pid);
+
 /// Model name of the CPU as the system gives it.
 std::string CpuName();
 

@@ -3,19 +3,16 @@
 
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
+#include <filesystem>
 
+#include "apps/halfmoon/cache_folder.h"
 #include "apps/halfmoon/interrupt.h"
 
 namespace halfmoon::app {
 
 std::string DefaultWeightCacheFolder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  // The specification has relative ones ignored.
-  if (cache != nullptr && cache[0] == '/') return std::string(cache) + "/halfmoon/weights";
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || home[0] != '/') return "";
-  return std::string(home) + "/.cache/halfmoon/weights";
+  const std::filesystem::path cache = CacheFolder();
+  return cache.empty() ? "" : (cache / "weights").string();
 }
 
 void AddWeightCacheFolderOptions(CLI::App* command, WeightCacheFlags* flags) {
@@ -48,6 +45,11 @@ WeightCacheOwner::WeightCacheOwner(const WeightCacheFlags& flags) {
       model::WeightCacheOptions{.folder = folder, .budget_bytes = flags.size_bytes, .give_up = [] {
                                   return InterruptFlag().load();
                                 }});
+}
+
+void WeightCacheOwner::WaitSaved() const {
+  while (cache_ != nullptr && !cache_->WaitSaved(1.0)) {
+  }
 }
 
 WeightCacheOwner::~WeightCacheOwner() {

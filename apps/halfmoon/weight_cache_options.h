@@ -38,6 +38,8 @@ class WeightCacheOwner {
 
   /// nullptr: none.
   model::WeightCache* get() const { return cache_.get(); }
+  /// Returns when nothing is left to be written.
+  void WaitSaved() const;
 
  private:
   std::unique_ptr<model::WeightCache> cache_;

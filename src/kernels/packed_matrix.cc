@@ -84,7 +84,7 @@ int64_t InputsPerBlock(WeightFormat format) {
   }
 }
 
-std::string_view PackedLayoutName(Isa) { return "tile16.1"; }
+std::string_view PackedLayoutName(Isa) { return "tile16.2"; }
 
 size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols) {
   return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * SizesOf(format, cols).tile_bytes;

@@ -27,6 +27,7 @@ constexpr KernelTable kGenericTable = {
     .index_scores = generic::IndexScores,
     .probe_int8 = generic::ProbeInt8,
     .probe_f32 = generic::ProbeF32,
+    .probe_bf16 = nullptr,
     .probe_read = generic::ProbeRead,
 };
 
@@ -49,6 +50,7 @@ constexpr KernelTable kAvx2Table = {
     .index_scores = avx2::IndexScores,
     .probe_int8 = avx2::ProbeInt8,
     .probe_f32 = avx2::ProbeF32,
+    .probe_bf16 = nullptr,
     .probe_read = avx2::ProbeRead,
 };
 
@@ -70,6 +72,7 @@ constexpr KernelTable kAvx512Table = {
     .index_scores = avx512::IndexScores,
     .probe_int8 = avx512::ProbeInt8,
     .probe_f32 = avx512::ProbeF32,
+    .probe_bf16 = avx512::ProbeBf16,
     .probe_read = avx512::ProbeRead,
 };
 #endif

@@ -163,6 +163,7 @@ struct KernelTable {
   // optimised away.
   int64_t (*probe_int8)(int64_t iterations, int32_t* result);
   int64_t (*probe_f32)(int64_t iterations, int32_t* result);
+  int64_t (*probe_bf16)(int64_t iterations, int32_t* result);  ///< null where the ISA has none
   int32_t (*probe_read)(const std::byte* memory, size_t size_bytes);
 };
 

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/halfmoon/bench_limits.h"
+
+#include <algorithm>
+
+namespace halfmoon::app {
+
+PassCost CostOfPass(const model::Model& model, const BenchCase& which, int decode_tokens) {
+  const bool prefill = which.kind == BenchCase::Kind::kPrefill;
+  const int step_tokens =
+      prefill ? std::min(which.tokens, model.options().max_step_tokens) : which.sequences;
+  const double tokens = prefill ? which.tokens : double{1} * which.sequences * decode_tokens;
+  const double steps = tokens / step_tokens;
+  const model::Cost token = model.CostPerToken();
+  return {.tokens = tokens,
+          .read_bytes = steps * model.WeightBytesPerStep(step_tokens),
+          .int8_ops = tokens * token.int8_ops,
+          .f32_flops = tokens * token.f32_flops};
+}
+
+double LimitTokensPerSecond(const PassCost& cost, const kernels::MachineLimits& limits) {
+  const double read_s = cost.read_bytes / limits.read_bytes_per_s;
+  const double compute_s =
+      cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
+  return cost.tokens / std::max(read_s, compute_s);
+}
+
+}  // namespace halfmoon::app
