@@ -84,7 +84,7 @@ struct ThreadLayout {
 ///   a node without memory count with the nearest node that has some. Fewer threads than nodes,
 ///   more than cores, or more than kMaxShards nodes: one shard.
 /// - kAuto: with several shards threads keep to the cores of their node, else they run anywhere:
-///   pinned to single cores they could not step aside for other programs, and gained nothing
+///   pinned to single cores they could not step aside for other programs, and no gain showed
 ///   (docs/performance.md).
 /// - kOn with more threads than cores is kOff.
 ThreadLayout PlanThreads(const Topology& topology, int num_threads, Pinning pinning);
