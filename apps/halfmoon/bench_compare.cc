@@ -44,8 +44,13 @@ int BenchBesidePeer(const BenchOptions& options) {
   if (!build.ok()) return Fail(build.error());
   const Result<std::vector<BenchCase>> cases = ChooseCases(options.cases, /*first_token=*/true);
   if (!cases.ok()) return Fail(cases.error());
-  const Result<std::string> python =
-      PreparePeer(*build, options.peer_python, CacheFolder() / "peers");
+  const std::filesystem::path cache = CacheFolder();
+  if (options.peer_python.empty() && cache.empty()) {
+    return Fail(Error(ErrorCode::kInvalidArgument,
+                      "no folder to build llama.cpp in: set HOME or XDG_CACHE_HOME, or name a "
+                      "Python that has it with --peer-python"));
+  }
+  const Result<std::string> python = PreparePeer(*build, options.peer_python, cache / "peers");
   if (!python.ok()) return Fail(python.error());
   ComparisonFacts facts{.commit = std::string(BuildCommit()),
                         .version = HALFMOON_VERSION,

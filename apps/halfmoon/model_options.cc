@@ -26,11 +26,7 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "(docs/formats/description.md)")
       ->check(CLI::ExistingFile)
       ->group("Model");
-  command
-      ->add_option("-t,--threads", options->threads,
-                   "Threads that compute (default: one per physical core)")
-      ->check(CLI::Range(0, 1024))
-      ->group("Machine");
+  AddThreadOptions(command, &options->threads, &options->pin);
   command
       ->add_option("--isa", options->isa,
                    "Kernels: auto, generic, avx2 or avx512 (default: the strongest this CPU runs)")
@@ -59,6 +55,23 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->capture_default_str()
       ->group("Machine");
   command
+      ->add_option("--decode-share", options->decode_share,
+                   "Part of their speed that running answers keep while the prompt of another "
+                   "request is read (chunked prefill): 0.7 slows them by 30 %, 0 reads prompts as "
+                   "fast as it goes and answers crawl meanwhile. Each further prompt that waits "
+                   "gets as much time as the first")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str()
+      ->group("Machine");
+  command
+      ->add_option("--max-stall", options->max_stall_ms,
+                   "Most milliseconds that a running answer stands still for a chunk of somebody's "
+                   "prompt: chunks are sized for it by what steps are measured to cost. Larger "
+                   "chunks read prompts faster")
+      ->check(CLI::Range(1.0, 60000.0))
+      ->capture_default_str()
+      ->group("Machine");
+  command
       ->add_option("--parallel,--max-num-seqs", options->max_sequences,
                    "Sequences computed together (also -np)")
       ->check(CLI::Range(1, 4096))
@@ -80,6 +93,30 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->add_flag("!--no-prefix-cache", options->prefix_cache,
                  "Compute every prompt whole instead of reusing the KV of equal beginnings")
       ->group("Machine");
+}
+
+void AddThreadOptions(CLI::App* command, int* threads, std::string* pin) {
+  command
+      ->add_option("-t,--threads", *threads,
+                   "Threads that compute (default: one per physical core)")
+      ->check(CLI::Range(0, 1024))
+      ->group("Machine");
+  command
+      ->add_option(
+          "--pin", *pin,
+          "on: each thread keeps to a core of its own; off: the system moves threads as it "
+          "likes; auto: threads keep to their NUMA node where there are several, so that "
+          "they stay near their part of the weights")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str()
+      ->group("Machine");
+}
+
+ThreadLayout ChooseThreads(int threads, const std::string& pin) {
+  const Pinning pinning = pin == "on"    ? Pinning::kOn
+                          : pin == "off" ? Pinning::kOff
+                                         : Pinning::kAuto;
+  return PlanThreads(ReadTopology(), threads, pinning);
 }
 
 void AddEnvironmentNames(CLI::App* command) {

@@ -172,6 +172,16 @@ std::string DescribeWeightFile(const model::WeightFile& file) {
   return "";
 }
 
+/// "; on cores of their own (--pin)" and the like; empty where threads run anywhere as one shard.
+std::string DescribeSeats(const ThreadLayout& layout) {
+  std::string text;
+  if (layout.shards.size() > 1) {
+    text = "; weights split between " + std::to_string(layout.shards.size()) + " NUMA nodes";
+  }
+  if (layout.pinned) text += "; on cores of their own, --pin";
+  return text;
+}
+
 const char* DescribeDraft(engine::DraftSource source) {
   switch (source) {
     case engine::DraftSource::kNone:
@@ -217,8 +227,7 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   // Vocabulary and weights are made ready side by side: each takes tens of milliseconds of a start.
   std::future<Status> text =
       std::async(std::launch::async, [&] { return LoadText(tokenizer_required, runtime.get()); });
-  runtime->pool =
-      std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : DefaultThreadCount());
+  runtime->pool = std::make_unique<ThreadPool>(ChooseThreads(options.threads, options.pin));
   auto model = model::Model::Load(runtime->checkpoint, runtime->pool.get(), load);
   HM_TRY(text.get());
   if (!model.ok()) return model.error();
@@ -263,6 +272,8 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
                  .max_queued = max_queued,
                  .step_tokens = options.batch_tokens,
                  .prefix_cache = options.prefix_cache,
+                 .decode_share = options.decode_share,
+                 .max_stall_us = static_cast<TimeUs>(options.max_stall_ms * 1e3),
                  .speculation = {.source = runtime->draft_source,
                                  .max_tokens = options.speculation.max_tokens,
                                  .adaptive = options.speculation.adaptive,
@@ -283,9 +294,9 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
   if (model.expert_memory() != nullptr) PrintExpertPlan(*model.expert_memory());
   PrintLicense(runtime);
   std::fprintf(stderr,
-               "compute  %d threads (-t), %s kernels (--isa), %s activations "
+               "compute  %d threads (-t%s), %s kernels (--isa), %s activations "
                "(--activation)\n",
-               runtime.pool->num_threads(),
+               runtime.pool->num_threads(), DescribeSeats(runtime.pool->layout()).c_str(),
                std::string(kernels::IsaName(model.options().isa)).c_str(),
                options.activation.c_str());
   std::fprintf(stderr,
@@ -293,6 +304,15 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
                "(--kv-memory), %d sequences at once (-np)\n",
                model.max_context(), kv.bytes_per_token(),
                static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
+  if (options.decode_share > 0.0) {
+    std::fprintf(stderr,
+                 "sharing  running answers keep %.0f %% of their speed beside a prompt "
+                 "(--decode-share), which adds at most %.0f ms to a step (--max-stall): as many "
+                 "tokens as measured costs allow, up to %d (-b)\n",
+                 100.0 * options.decode_share, options.max_stall_ms, options.batch_tokens);
+  } else {
+    std::fprintf(stderr, "sharing  prompts take whole steps (--decode-share 0)\n");
+  }
   if (runtime.draft_source == engine::DraftSource::kNone) return;
   std::fprintf(stderr, "guesses  up to %d tokens (--draft-max) from %s (--speculative)\n",
                options.speculation.max_tokens, DescribeDraft(runtime.draft_source));

@@ -172,6 +172,10 @@ class Model {
   /// of latent attention, arithmetic version. Salts block keys.
   std::string fingerprint() const;
 
+  /// The calling thread is the one that computes from now on, and starts no other threads: lets it
+  /// run where the pool's layout wants it (ThreadPool::SeatCaller).
+  void SeatCaller() const;
+
   /// Computes one step. logits() then holds one row of V floats per requested position, in chunk
   /// order. Requires the sum of chunk sizes at most max_step_tokens, ids in range, and pages that
   /// cover the chunks. A row's bits depend on its own prefix only. Errors, with experts on disk

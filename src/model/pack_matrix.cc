@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/numa_memory.h"
 #include "tensor/float16.h"
 
 namespace halfmoon::model {
@@ -24,6 +25,20 @@ Status CheckAll(size_t count, ThreadPool* pool, const Check& check) {
   return checked;
 }
 
+/// The tiles that a shard of the pool multiplies with, on its node. What a system refuses to place
+/// is first touched by the shard that packs it, which has the same effect but for the pieces that
+/// others help with.
+void PlaceShards(const ThreadPool& pool, kernels::PackedMatrix* packed) {
+  if (pool.num_shards() == 1) return;
+  const auto tiles = static_cast<size_t>(packed->num_tiles());
+  for (size_t shard = 0; shard < pool.num_shards(); ++shard) {
+    const size_t begin = pool.ShardBegin(tiles, shard);
+    const size_t size = (pool.ShardBegin(tiles, shard + 1) - begin) * packed->tile_bytes();
+    (void)PlaceOnNode({packed->tile(static_cast<int64_t>(begin)), size},
+                      pool.layout().shards[shard].node);
+  }
+}
+
 Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name,
                                        ThreadPool* pool, const PackMemory& memory) {
   std::span<std::byte> into;
@@ -34,6 +49,7 @@ Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const s
   }
   Result<kernels::PackedMatrix> packed = kernels::NewPacked(source, into);
   if (!packed.ok()) return packed.error().WithContext("tensor '" + name + "'");
+  PlaceShards(*pool, &*packed);
   pool->ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t tile, int) {
     kernels::PackTile(source, static_cast<int64_t>(tile), &*packed);
   });

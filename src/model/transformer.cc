@@ -346,6 +346,8 @@ std::string Model::fingerprint() const {
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
 
+void Model::SeatCaller() const { impl_->stream.pool().SeatCaller(); }
+
 Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
   Impl& impl = *impl_;
   impl.Begin();

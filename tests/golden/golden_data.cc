@@ -173,9 +173,22 @@ std::shared_ptr<const checkpoint::Checkpoint> Quantise(
   return std::make_shared<QuantisedCheckpoint>(std::move(from), dtype);
 }
 
+/// Threads as on a machine with a NUMA node for each element, all of them on the node that is
+/// there.
+ThreadLayout ShardedLayout(const std::vector<int>& threads) {
+  ThreadLayout layout;
+  for (const int count : threads) {
+    layout.seats.resize(layout.seats.size() + static_cast<size_t>(count),
+                        {.shard = layout.shards.size()});
+    layout.shards.push_back({.node = 0, .num_threads = count});
+  }
+  return layout;
+}
+
 LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const LoadSpec& spec) {
   LoadedModel loaded;
-  loaded.pool = std::make_unique<ThreadPool>(spec.threads);
+  loaded.pool = std::make_unique<ThreadPool>(
+      spec.shards.empty() ? ThreadLayout::Anywhere(spec.threads) : ShardedLayout(spec.shards));
   model::LoadOptions options;
   options.activation = spec.activation;
   options.isa = spec.isa;

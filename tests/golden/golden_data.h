@@ -67,6 +67,7 @@ struct LoadSpec {
   model::Activation activation = model::Activation::kF32;
   kernels::Isa isa = kernels::Isa::kGeneric;
   int threads = 2;
+  std::vector<int> shards = {};  ///< threads of each, in place of `threads` in one
   bool load_mtp = false;
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
   size_t expert_memory_bytes = 0;
