@@ -19,6 +19,7 @@ using tensor::DType;
 struct TileSizes {
   size_t quant_bytes;
   size_t tile_bytes;
+  int64_t block_inputs = 1;  ///< that share a block of scales
 };
 
 constexpr size_t RoundUp(size_t value, size_t multiple) {
@@ -30,7 +31,7 @@ TileSizes QuantisedSizes(size_t groups) {
   using Format = TileFormat<F>;
   const size_t quants = groups * Format::kGroupBytes;
   const size_t scales = groups / Format::kScaleGroups * Format::kScaleBytes;
-  return {quants, RoundUp(quants + scales, 64)};
+  return {quants, RoundUp(quants + scales, 64), kGroup * Format::kScaleGroups};
 }
 
 template <size_t... F>
@@ -71,18 +72,7 @@ std::string_view WeightFormatName(WeightFormat format) {
 
 bool IsIntegerFormat(WeightFormat format) { return format >= kFirstIntegerFormat; }
 
-int64_t InputsPerBlock(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::kU4K:
-    case WeightFormat::kU8K:
-    case WeightFormat::kU8S:
-    case WeightFormat::kU8T:
-    case WeightFormat::kU4H:
-      return kGroup * TileFormat<WeightFormat::kU4K>::kScaleGroups;
-    default:
-      return IsIntegerFormat(format) ? kGroup : 1;
-  }
-}
+int64_t InputsPerBlock(WeightFormat format) { return SizesOf(format, 0).block_inputs; }
 
 std::string_view PackedLayoutName(Isa) { return "tile16.2"; }
 

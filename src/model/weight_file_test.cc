@@ -117,7 +117,7 @@ TEST(WeightFile, MatricesThatDoNotFit_AreRefused) {
   EXPECT_THAT(with([](FiledMatrix* m) { m->offset -= 1; }), HasSubstr("not lie in"));
   EXPECT_THAT(with([](FiledMatrix* m) { m->zero = 999; }), HasSubstr("a zero that"));
   EXPECT_THAT(with([](FiledMatrix* m) {
-                m->format = kernels::WeightFormat::kU8S;
+                m->format = kernels::WeightFormat::kU6S;
                 m->cols = 32;
               }),
               HasSubstr("not whole blocks of u8s"));
