@@ -120,7 +120,7 @@ TEST(WeightFile, MatricesThatDoNotFit_AreRefused) {
                 m->format = kernels::WeightFormat::kU6S;
                 m->cols = 32;
               }),
-              HasSubstr("not whole blocks of u8s"));
+              HasSubstr("not whole blocks of u6s"));
   EXPECT_THAT(with([](FiledMatrix* m) { m->format = static_cast<kernels::WeightFormat>(200); }),
               HasSubstr("format 200"));
 }
