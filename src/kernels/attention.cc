@@ -2,9 +2,10 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <numeric>
+#include <string>
 
 #include "base/check.h"
+#include "kernels/attention_plan.h"
 #include "kernels/attention_state.h"
 #include "kernels/for_rows.h"
 #include "kernels/registry.h"
@@ -12,107 +13,13 @@
 namespace halfmoon::kernels {
 namespace {
 
-// State rows (query x head) that attend together: enough to reuse keys and values from the cache,
-// few enough that their states stay there too.
-constexpr int64_t kItemRows = 64;
-// State rows of an item over latents, where there are many: staging a split takes as long as
-// attending to it from about ten rows.
-constexpr int64_t kMaxLatentItemRows = 256;
 // Below this many items a thread, splits of one item run on different threads.
 constexpr int64_t kItemsPerThread = 8;
 // Bound of the scratch for that; past it, items run whole.
 constexpr int64_t kMaxSplitFloats = 4 << 20;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// What all items of one call share.
-struct Problem {
-  const KvLayout& layout;
-  int layer;
-  const AttentionShape& shape;
-  std::span<const AttentionSequence> sequences;
-  const float* q;
-  int64_t q_stride;
-  float* out;
-  int64_t out_stride;
-  const KeySelection* selection = nullptr;
-  int64_t item_rows = kItemRows;
-
-  bool latent() const { return layout.kind == KvKind::kLatent; }
-  /// Query heads that an item computes together: those of a KV head, or, where all share one
-  /// latent, as many as an item has rows.
-  int64_t group() const {
-    return latent() ? std::gcd(int64_t{shape.num_heads}, kItemRows)
-                    : shape.num_heads / layout.num_kv_heads;
-  }
-  int64_t head_blocks() const { return shape.num_heads / group(); }
-  int64_t value_dim() const { return latent() ? layout.value_dim : shape.head_dim; }
-  int64_t item_queries() const {
-    return selection != nullptr ? 1 : std::max<int64_t>(1, item_rows / group());
-  }
-  /// Queries of an item that attend together.
-  int64_t block_queries() const { return std::max<int64_t>(1, kItemRows / group()); }
-  int64_t stride() const { return AttendStateStride(value_dim()); }
-  int64_t block_floats() const { return block_queries() * group() * stride(); }
-  int64_t item_floats() const { return item_queries() * group() * stride(); }
-  /// Width of a staged value row: whole vectors.
-  int64_t staged_values() const { return CeilDiv(value_dim(), kKvLane) * kKvLane; }
-  /// Floats of a thread's staged split.
-  int64_t stage_floats() const {
-    return latent() ? kAttentionSplit * (shape.head_dim + staged_values()) : 0;
-  }
-  int64_t num_items() const {
-    int64_t blocks = 0;
-    for (const AttentionSequence& s : sequences) blocks += CeilDiv(s.count, item_queries());
-    return blocks * head_blocks();
-  }
-};
-
-// One (sequence, block of heads, block of queries) and the splits that its queries see.
-struct Item {
-  const AttentionSequence* sequence;
-  int32_t head_block;
-  int32_t first_query;
-  int32_t num_queries;
-  int32_t first_split;
-  int32_t end_split;
-  int32_t num_positions;  // positions 0 .. num_positions - 1 are seen by the last query
-  const int32_t* chosen;  // of these, those that the query sees; null: all
-};
-
-Item ItemAt(const Problem& problem, int64_t index) {
-  const int64_t head_blocks = problem.head_blocks();
-  const AttentionSequence* sequence = problem.sequences.data();
-  int64_t block = index / head_blocks;
-  int64_t blocks = CeilDiv(sequence->count, problem.item_queries());
-  while (block >= blocks) {
-    block -= blocks;
-    ++sequence;
-    blocks = CeilDiv(sequence->count, problem.item_queries());
-  }
-  // Last queries first: they see the most.
-  block = blocks - 1 - block;
-  Item item;
-  item.sequence = sequence;
-  item.head_block = static_cast<int32_t>(index % head_blocks);
-  item.first_query = static_cast<int32_t>(block * problem.item_queries());
-  item.num_queries = static_cast<int32_t>(
-      std::min<int64_t>(problem.item_queries(), sequence->count - item.first_query));
-  const int32_t first_position = sequence->start + item.first_query;
-  item.num_positions = first_position + item.num_queries;
-  item.chosen = nullptr;
-  if (problem.selection != nullptr) {
-    // The positions that a query has chosen are numbered from 0, and splits count those numbers:
-    // what a query sees depends on its choice alone, and a choice of all is dense attention.
-    const int64_t row = sequence->row + item.first_query;
-    item.chosen = problem.selection->positions + row * problem.selection->stride;
-    item.num_positions = problem.selection->counts[row];
-  }
-  const int32_t window = problem.shape.sliding_window;
-  item.first_split = window > 0 ? std::max(0, first_position + 1 - window) / kAttentionSplit : 0;
-  item.end_split = static_cast<int32_t>(CeilDiv(item.num_positions, kAttentionSplit));
-  return item;
-}
+using Problem = AttentionProblem;
+using Item = AttentionItem;
 
 // Some queries of an item, counted from its first.
 struct Queries {
@@ -298,65 +205,7 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
   });
 }
 
-void CheckPages(const KvLayout& layout, const AttentionSequence& sequence) {
-  const auto pages = static_cast<int64_t>(sequence.kv.page_table.size());
-  HM_CHECK(int64_t{sequence.start} + sequence.count <= pages * layout.block_size,
-           std::to_string(sequence.start + sequence.count) + " tokens on " + std::to_string(pages) +
-               " pages");
-}
-
-std::byte* PageOf(const KvLayout& layout, const AttentionSequence& sequence, int64_t position) {
-  const auto page = static_cast<size_t>(
-      sequence.kv.page_table[static_cast<size_t>(position / layout.block_size)]);
-  return sequence.kv.base + page * layout.page_bytes();
-}
-
 }  // namespace
-
-void WriteKv(const Stream& stream, const KvLayout& layout, int layer,
-             std::span<const AttentionSequence> sequences, const Rows& k, const Rows& v) {
-  for (const AttentionSequence& sequence : sequences) {
-    CheckPages(layout, sequence);
-    const int64_t row_work = int64_t{4} * layout.num_kv_heads * layout.head_dim;
-    ForRows(stream, sequence.count, row_work, [&](int64_t i) {
-      const int64_t position = sequence.start + i;
-      StoreKvArgs args;
-      args.page = PageOf(layout, sequence, position) + layout.k_offset(layer, 0);
-      args.slot = static_cast<int32_t>(position % layout.block_size);
-      args.block_size = layout.block_size;
-      args.num_kv_heads = layout.num_kv_heads;
-      args.head_dim = layout.head_dim;
-      args.type = layout.type;
-      args.k = k.row(sequence.row + i);
-      args.v = v.row(sequence.row + i);
-      stream.table().store_kv(args);
-    });
-  }
-}
-
-void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
-                   std::span<const AttentionSequence> sequences, const Rows& kv,
-                   const Rows& index_keys) {
-  for (const AttentionSequence& sequence : sequences) {
-    CheckPages(layout, sequence);
-    ForRows(stream, sequence.count, int64_t{4} * layout.head_dim, [&](int64_t i) {
-      const int64_t position = sequence.start + i;
-      std::byte* page = PageOf(layout, sequence, position);
-      StoreLatentArgs args;
-      args.slot = static_cast<int32_t>(position % layout.block_size);
-      args.row = page + layout.k_offset(layer, 0) +
-                 static_cast<size_t>(args.slot) * static_cast<size_t>(layout.head_dim) *
-                     layout.element_bytes();
-      args.head_dim = layout.head_dim;
-      args.index_keys = page + layout.index_offset(layer);
-      args.index_dim = layout.index_dim;
-      args.type = layout.type;
-      args.kv = kv.row(sequence.row + i);
-      args.index_key = layout.index_dim > 0 ? index_keys.row(sequence.row + i) : nullptr;
-      stream.table().store_latent(args);
-    });
-  }
-}
 
 void Attention(const Stream& stream, const KvLayout& layout, int layer, const AttentionShape& shape,
                std::span<const AttentionSequence> sequences, const Rows& q, const Rows& out,
