@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "kernels/attention_plan.h"
-#include "kernels/attention_state.h"
 #include "kernels/for_rows.h"
 #include "kernels/registry.h"
 
@@ -52,9 +51,12 @@ void AttendHeads(const Stream& stream, const Problem& problem, const Item& item,
   args.page_table = item.sequence->kv.page_table.data();
   args.k_offset = layout.k_offset(problem.layer, item.head_block);
   args.v_offset = layout.v_offset(problem.layer, item.head_block);
+  args.k_row_bytes = layout.k_row_bytes();
+  args.v_row_bytes = layout.v_row_bytes();
   args.block_size = layout.block_size;
   args.value_dim = problem.shape.head_dim;
-  args.type = layout.type;
+  args.k_type = layout.k_type;
+  args.v_type = layout.v_type;
   args.window = problem.shape.sliding_window;
   args.begin = split * kAttentionSplit;
   args.end = std::min(item.num_positions, (split + 1) * kAttentionSplit);
@@ -68,8 +70,8 @@ int32_t PositionsOf(const Item& item, int32_t split) {
 
 // The split's latent rows become K and V of one KV head in `stage`, one page of a split's size, for
 // the kernel that attends to heads.
-void StageSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                float* stage) {
+void StageLatents(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                  float* stage) {
   const KvLayout& layout = problem.layout;
   const int32_t begin = split * kAttentionSplit;
   StageLatentArgs staged;
@@ -77,18 +79,49 @@ void StageSplit(const Stream& stream, const Problem& problem, const Item& item, 
   staged.page_bytes = layout.page_bytes();
   staged.page_table = item.sequence->kv.page_table.data();
   staged.row_offset = layout.k_offset(problem.layer, 0);
+  staged.row_bytes = layout.k_row_bytes();
   staged.block_size = layout.block_size;
   staged.head_dim = layout.head_dim;
   staged.value_dim = layout.value_dim;
   staged.value_stride = static_cast<int32_t>(problem.staged_values());
   staged.key_stride = layout.head_dim;
-  staged.type = layout.type;
+  staged.type = layout.k_type;
   staged.positions = item.chosen != nullptr ? item.chosen + begin : nullptr;
   staged.first = begin;
   staged.count = PositionsOf(item, split);
   staged.keys = stage;
   staged.values = stage + int64_t{kAttentionSplit} * layout.head_dim;
   stream.table().stage_latent(staged);
+}
+
+// The same for the K and V of heads.
+void StageHeads(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                float* stage) {
+  const KvLayout& layout = problem.layout;
+  StageHeadsArgs staged;
+  staged.pages = item.sequence->kv.base;
+  staged.page_bytes = layout.page_bytes();
+  staged.page_table = item.sequence->kv.page_table.data();
+  staged.k_offset = layout.k_offset(problem.layer, item.head_block);
+  staged.v_offset = layout.v_offset(problem.layer, item.head_block);
+  staged.k_row_bytes = layout.k_row_bytes();
+  staged.v_row_bytes = layout.v_row_bytes();
+  staged.block_size = layout.block_size;
+  staged.head_dim = layout.head_dim;
+  staged.k_type = layout.k_type;
+  staged.v_type = layout.v_type;
+  staged.first = split * kAttentionSplit;
+  staged.count = PositionsOf(item, split);
+  staged.keys = stage;
+  staged.values = stage + int64_t{kAttentionSplit} * layout.head_dim;
+  stream.table().stage_heads(staged);
+}
+
+void StageSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                float* stage) {
+  if (!problem.stages(item.num_queries)) return;
+  if (problem.latent()) return StageLatents(stream, problem, item, split, stage);
+  StageHeads(stream, problem, item, split, stage);
 }
 
 void AttendStaged(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
@@ -100,36 +133,39 @@ void AttendStaged(const Stream& stream, const Problem& problem, const Item& item
   args.v_offset = static_cast<size_t>(kAttentionSplit * problem.layout.head_dim) * sizeof(float);
   args.block_size = kAttentionSplit;
   args.value_dim = static_cast<int32_t>(problem.staged_values());
-  args.type = KvType::kF32;
+  args.k_type = args.v_type = KvType::kF32;
+  args.k_row_bytes = KvRowBytes(KvType::kF32, args.head_dim);
+  args.v_row_bytes = KvRowBytes(KvType::kF32, args.value_dim);
+  args.window = problem.shape.sliding_window;
   args.end = PositionsOf(item, split);
-  args.fetch_end = args.end;
   // Positions count from the begin of the split; a query with a choice sees all of it.
   args.position = item.chosen != nullptr ? args.end - 1 : args.position - split * kAttentionSplit;
   stream.table().attend(args);
 }
 
-// Requires that the split is staged, where the pages hold latents.
+// Requires that the split is staged, where the item stages.
 void AttendSplit(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
                  int32_t split, int32_t end_split, const float* stage, float* state) {
-  if (problem.latent()) {
+  if (problem.stages(item.num_queries)) {
     AttendStaged(stream, problem, item, queries, split, stage, state);
   } else {
     AttendHeads(stream, problem, item, queries, split, end_split, state);
   }
 }
 
-void MergeItem(const Problem& problem, const Item& item, const float* from, float* to) {
-  MergeStates(problem.value_dim(), item.num_queries * problem.group(), from, to);
+void MergeItem(const Stream& stream, const Problem& problem, const Item& item, const float* from,
+               float* to) {
+  stream.table().merge_states(problem.value_dim(), item.num_queries * problem.group(), from, to);
 }
 
-void StoreItem(const Problem& problem, const Item& item, const float* state) {
+void StoreItem(const Stream& stream, const Problem& problem, const Item& item, const float* state) {
   const int64_t value_dim = problem.value_dim();
   for (int64_t i = 0; i < item.num_queries; ++i) {
     float* out = problem.out + (item.sequence->row + item.first_query + i) * problem.out_stride +
                  item.head_block * problem.group() * value_dim;
     for (int64_t h = 0; h < problem.group(); ++h) {
-      StoreState(value_dim, state + (i * problem.group() + h) * problem.stride(),
-                 out + h * value_dim);
+      stream.table().store_state(value_dim, state + (i * problem.group() + h) * problem.stride(),
+                                 out + h * value_dim);
     }
   }
 }
@@ -141,7 +177,7 @@ void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, f
   float* merged = next + problem.block_floats();
   const int64_t query_floats = problem.group() * problem.stride();
   for (int32_t split = item.first_split; split < item.end_split; ++split) {
-    if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+    StageSplit(stream, problem, item, split, stage);
     const auto block = static_cast<int32_t>(problem.block_queries());
     for (int32_t first = 0; first < item.num_queries; first += block) {
       const Queries queries{first, std::min(block, item.num_queries - first)};
@@ -149,10 +185,10 @@ void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, f
       float* state = split == item.first_split ? to : next;
       AttendSplit(stream, problem, item, queries, split, item.end_split, stage, state);
       if (state == to) continue;
-      MergeStates(problem.value_dim(), queries.count * problem.group(), next, to);
+      stream.table().merge_states(problem.value_dim(), queries.count * problem.group(), next, to);
     }
   }
-  StoreItem(problem, item, merged);
+  StoreItem(stream, problem, item, merged);
 }
 
 // Splits of items side by side: every item gets the same number of slots of the same size.
@@ -191,7 +227,7 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
     const auto end = static_cast<int32_t>(std::min<int64_t>(item.end_split, begin + run));
     float* stage = scratch + thread * problem.stage_floats();
     for (int32_t split = begin; split < end; ++split) {
-      if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+      StageSplit(stream, problem, item, split, stage);
       AttendSplit(stream, problem, item, {0, item.num_queries}, split, end, stage,
                   slot(i, split - item.first_split));
     }
@@ -199,9 +235,9 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
   ForRows(stream, items, plan.splits * plan.slot_floats, [&](int64_t i) {
     const Item item = ItemAt(problem, i);
     for (int32_t split = 1; split < item.end_split - item.first_split; ++split) {
-      MergeItem(problem, item, slot(i, split), slot(i, 0));
+      MergeItem(stream, problem, item, slot(i, split), slot(i, 0));
     }
-    StoreItem(problem, item, slot(i, 0));
+    StoreItem(stream, problem, item, slot(i, 0));
   });
 }
 
@@ -219,8 +255,8 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
   Problem problem{layout,   layer,    shape,      sequences, q.data,
                   q.stride, out.data, out.stride, selection};
   const int64_t threads = stream.pool().num_threads();
-  if (problem.latent()) {
-    problem.item_rows = kMaxLatentItemRows;
+  if (problem.can_stage()) {
+    problem.item_rows = kMaxItemRows;
     while (problem.item_rows > kItemRows && problem.num_items() < threads * kItemsPerThread) {
       problem.item_rows /= 2;
     }
@@ -247,7 +283,7 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
 size_t AttentionScratchFloats(const KvLayout& layout, const AttentionShape& shape, int64_t max_rows,
                               int64_t max_context, int num_threads) {
   Problem problem{layout, 0, shape, {}, nullptr, 0, nullptr, 0};
-  if (problem.latent()) problem.item_rows = kMaxLatentItemRows;
+  if (problem.can_stage()) problem.item_rows = kMaxItemRows;
   const int64_t whole =
       num_threads * (problem.stage_floats() + problem.block_floats() + problem.item_floats());
   problem.item_rows = kItemRows;

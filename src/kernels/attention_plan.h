@@ -16,9 +16,12 @@ namespace halfmoon::kernels {
 /// State rows (query x head) that attend together: enough to reuse keys and values from the cache,
 /// few enough that their states stay there too.
 inline constexpr int64_t kItemRows = 64;
-/// State rows of an item over latents, where there are many: staging a split takes as long as
-/// attending to it from about ten rows.
-inline constexpr int64_t kMaxLatentItemRows = 256;
+/// State rows of an item where there are many, so that staging a split is paid for by more: it
+/// takes as long as attending to it from about ten rows of latents, and from about four of heads.
+inline constexpr int64_t kMaxItemRows = 256;
+/// From this many state rows on, a split of heads is staged too; below, values are converted in
+/// registers.
+inline constexpr int64_t kStageRows = 32;
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -54,9 +57,18 @@ struct AttentionProblem {
   int64_t item_floats() const { return item_queries() * group() * stride(); }
   /// Width of a staged value row: whole vectors.
   int64_t staged_values() const { return CeilDiv(value_dim(), kKvLane) * kKvLane; }
+  bool can_stage() const {
+    return latent() || (shape.head_dim % kKvLane == 0 &&
+                        (layout.k_type != KvType::kF32 || layout.v_type != KvType::kF32));
+  }
+  /// True where an item of so many queries reads splits from a staged copy in float32. The bits are
+  /// the same.
+  bool stages(int64_t num_queries) const {
+    return can_stage() && (latent() || num_queries * group() >= kStageRows);
+  }
   /// Floats of a thread's staged split.
   int64_t stage_floats() const {
-    return latent() ? kAttentionSplit * (shape.head_dim + staged_values()) : 0;
+    return can_stage() ? kAttentionSplit * (shape.head_dim + staged_values()) : 0;
   }
   int64_t num_items() const {
     int64_t blocks = 0;

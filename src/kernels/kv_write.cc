@@ -32,15 +32,20 @@ void WriteKv(const Stream& stream, const KvLayout& layout, int layer,
     const int64_t row_work = int64_t{4} * layout.num_kv_heads * layout.head_dim;
     ForRows(stream, sequence.count, row_work, [&](int64_t i) {
       const int64_t position = sequence.start + i;
+      std::byte* page = PageOf(layout, sequence, position);
       StoreKvArgs args;
-      args.page = PageOf(layout, sequence, position) + layout.k_offset(layer, 0);
+      args.k = page + layout.k_offset(layer, 0);
+      args.v = page + layout.v_offset(layer, 0);
+      args.k_row_bytes = layout.k_row_bytes();
+      args.v_row_bytes = layout.v_row_bytes();
       args.slot = static_cast<int32_t>(position % layout.block_size);
       args.block_size = layout.block_size;
       args.num_kv_heads = layout.num_kv_heads;
       args.head_dim = layout.head_dim;
-      args.type = layout.type;
-      args.k = k.row(sequence.row + i);
-      args.v = v.row(sequence.row + i);
+      args.k_type = layout.k_type;
+      args.v_type = layout.v_type;
+      args.new_k = k.row(sequence.row + i);
+      args.new_v = v.row(sequence.row + i);
       stream.table().store_kv(args);
     });
   }
@@ -54,15 +59,15 @@ void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
     ForRows(stream, sequence.count, int64_t{4} * layout.head_dim, [&](int64_t i) {
       const int64_t position = sequence.start + i;
       std::byte* page = PageOf(layout, sequence, position);
+      const auto slot = static_cast<size_t>(position % layout.block_size);
       StoreLatentArgs args;
-      args.slot = static_cast<int32_t>(position % layout.block_size);
-      args.row = page + layout.k_offset(layer, 0) +
-                 static_cast<size_t>(args.slot) * static_cast<size_t>(layout.head_dim) *
-                     layout.element_bytes();
+      args.row = page + layout.k_offset(layer, 0) + slot * layout.k_row_bytes();
       args.head_dim = layout.head_dim;
-      args.index_keys = page + layout.index_offset(layer);
+      args.index_run =
+          page + layout.index_offset(layer) + slot / kKvLane * kKvLane * layout.index_row_bytes();
+      args.lane = static_cast<int32_t>(slot % kKvLane);
       args.index_dim = layout.index_dim;
-      args.type = layout.type;
+      args.type = layout.k_type;
       args.kv = kv.row(sequence.row + i);
       args.index_key = layout.index_dim > 0 ? index_keys.row(sequence.row + i) : nullptr;
       stream.table().store_latent(args);

@@ -184,6 +184,7 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.load_mtp = spec.load_mtp;
   options.mla_prefill = spec.mla_prefill;
   options.expert_memory_bytes = spec.expert_memory_bytes;
+  options.k_type = options.v_type = spec.kv_type;
   if (spec.open_experts) options.open_experts = spec.open_experts;
   // Families that only a file describes: users get it with the examples.
   const std::filesystem::path description =

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -70,6 +71,7 @@ struct LoadSpec {
   bool load_mtp = false;
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
   size_t expert_memory_bytes = 0;
+  std::optional<kernels::KvType> kv_type = {};  ///< none: that of the activation
   /// Empty: as the product does.
   std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path>)>
       open_experts = {};
