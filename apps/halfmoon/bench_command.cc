@@ -106,21 +106,29 @@ int RunBench(const BenchOptions& options) {
                limits.f32_flops_per_s * 1e-9);
   const double compute_s =
       cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
-  const auto decode_limit = [&](int batch) {
-    // A step reads each weight it touches once, whoever shares it, and computes every sequence.
-    const double read_s = model->WeightBytesPerStep(batch) / limits.read_bytes_per_s;
-    return batch / std::max(read_s, batch * compute_s);
+  const auto decode_limit = [&](int depth, int batch) {
+    // A step reads each weight it touches once, whoever shares it, and computes every sequence,
+    // which reads its own cache.
+    const model::AttentionCost attention = model->AttentionCostOf(depth, options.decode);
+    const double kv_bytes = batch * attention.kv_bytes / options.decode;
+    const double attention_s = attention.f32_flops / options.decode / limits.f32_flops_per_s;
+    const double read_s = (model->WeightBytesPerStep(batch) + kv_bytes) / limits.read_bytes_per_s;
+    return batch / std::max(read_s, batch * (compute_s + attention_s));
+  };
+  const auto prefill_limit = [&](int depth, int tokens) {
+    const double flops = model->AttentionCostOf(depth, tokens).f32_flops;
+    return tokens / (tokens * compute_s + flops / limits.f32_flops_per_s);
   };
   for (const int depth : options.depth) {
     for (const int tokens : options.prefill) {
       const auto prefill = MeasurePrefill(model, depth, tokens, options.repeats);
       if (!prefill.ok()) return Fail(prefill.error());
-      Print(options, runtime, *prefill, 1.0 / compute_s);
+      Print(options, runtime, *prefill, prefill_limit(depth, tokens));
     }
     for (const int batch : options.batch) {
       const auto decode = MeasureDecode(model, depth, batch, options.decode, options.repeats);
       if (!decode.ok()) return Fail(decode.error());
-      Print(options, runtime, *decode, decode_limit(batch));
+      Print(options, runtime, *decode, decode_limit(depth, batch));
     }
   }
   if (runtime.draft_source == engine::DraftSource::kNone) return kExitOk;
@@ -128,8 +136,8 @@ int RunBench(const BenchOptions& options) {
       MeasureGuessing(model_options, options.decode, options.repeats, &runtime);
   if (!measured.ok()) return Fail(measured.error());
   // Both against the limit of steps of one token, which guesses are there to pass.
-  Print(options, runtime, measured->plain, decode_limit(1));
-  Print(options, runtime, measured->guessing, decode_limit(1));
+  Print(options, runtime, measured->plain, decode_limit(0, 1));
+  Print(options, runtime, measured->guessing, decode_limit(0, 1));
   std::fprintf(stderr, "guesses  %llu checked, %llu came true\n",
                static_cast<unsigned long long>(measured->stats.draft_tokens),
                static_cast<unsigned long long>(measured->stats.accepted_draft_tokens));
@@ -157,7 +165,7 @@ void AddBenchCommand(CLI::App* app, Action* action) {
       ->capture_default_str();
   command
       ->add_option("-d,--depth", options->depth,
-                   "Tokens already in the KV cache; attention over them is not in the limits")
+                   "Tokens already in the KV cache; the limits count reading and attending to them")
       ->delimiter(',')
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();

@@ -129,6 +129,12 @@ struct MtpChunk {
   LogitsMode logits = LogitsMode::kLast;
 };
 
+/// What attention to cached positions costs in the absorbed form, all layers, besides the matrices.
+struct AttentionCost {
+  double f32_flops = 0.0;  ///< multiplies and adds; scores of an indexer included
+  double kv_bytes = 0.0;   ///< read where each token reads the cache for itself
+};
+
 /// What one token costs in matrix products, attention and norms aside.
 struct Cost {
   double int8_ops = 0.0;   ///< multiplies and adds on integer weights with int8 activations
@@ -164,6 +170,9 @@ class Model {
   /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
   /// probability that uniform routing touches it.
   double WeightBytesPerStep(int tokens) const;
+  /// What attention adds for `tokens` consecutive tokens of a sequence behind `depth` others, in
+  /// sum.
+  AttentionCost AttentionCostOf(int64_t depth, int64_t tokens) const;
   /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format, the form
   /// of latent attention, arithmetic version. Salts block keys.
   std::string fingerprint() const;

@@ -336,6 +336,9 @@ Cost Model::CostPerToken() const {
 double Model::WeightBytesPerStep(int tokens) const {
   return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);
 }
+AttentionCost Model::AttentionCostOf(int64_t depth, int64_t tokens) const {
+  return model::AttentionCostOf(impl_->description, impl_->layout, depth, tokens);
+}
 
 std::string Model::fingerprint() const {
   const kernels::KvLayout& layout = impl_->layout;
