@@ -70,7 +70,8 @@ void AddCaseOptions(CLI::App* command, BenchOptions* options) {
   command
       ->add_option("-d,--depth", options->cases.depth,
                    "Tokens already in the KV cache: every prompt and batch at each of them "
-                   "(default: 0, and one sequence at 4096)")
+                   "(default: 0, and one sequence at 4096); the limits count reading and attending "
+                   "to them")
       ->delimiter(',')
       ->check(CLI::Range(0, 1 << 20))
       ->group("Cases");

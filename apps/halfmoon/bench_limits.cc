@@ -12,10 +12,15 @@ PassCost CostOfPass(const model::Model& model, const BenchCase& which, int decod
   const double tokens = prefill ? which.tokens : double{1} * which.sequences * decode_tokens;
   const double steps = tokens / step_tokens;
   const model::Cost token = model.CostPerToken();
+  const model::AttentionCost attention =
+      model.AttentionCostOf(which.depth, prefill ? which.tokens : decode_tokens);
+  const double sequences = prefill ? 1 : which.sequences;
+  // A prompt's tokens share what is read of the cache, and it stays small beside the arithmetic.
+  const double kv_bytes = prefill ? 0 : sequences * attention.kv_bytes;
   return {.tokens = tokens,
-          .read_bytes = steps * model.WeightBytesPerStep(step_tokens),
+          .read_bytes = steps * model.WeightBytesPerStep(step_tokens) + kv_bytes,
           .int8_ops = tokens * token.int8_ops,
-          .f32_flops = tokens * token.f32_flops};
+          .f32_flops = tokens * token.f32_flops + sequences * attention.f32_flops};
 }
 
 double LimitTokensPerSecond(const PassCost& cost, const kernels::MachineLimits& limits) {

@@ -3,8 +3,29 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
+#include <vector>
 
 namespace halfmoon::app {
+namespace {
+
+constexpr kernels::KvType kCacheTypes[] = {kernels::KvType::kF32, kernels::KvType::kF16,
+                                           kernels::KvType::kQ8_0};
+
+CLI::IsMember IsCacheType() {
+  std::vector<std::string> names;
+  for (const kernels::KvType type : kCacheTypes) names.emplace_back(kernels::KvTypeName(type));
+  return CLI::IsMember(std::move(names));
+}
+
+}  // namespace
+
+std::optional<kernels::KvType> ParseCacheType(const std::string& name) {
+  for (const kernels::KvType type : kCacheTypes) {
+    if (name == kernels::KvTypeName(type)) return type;
+  }
+  return std::nullopt;
+}
 
 void AddModelOptions(CLI::App* command, ModelOptions* options) {
   command
@@ -37,6 +58,18 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "f32 (everything in float32, KV cache included)")
       ->check(CLI::IsMember({"int8", "f32"}))
       ->capture_default_str()
+      ->group("Model");
+  command
+      ->add_option("--cache-type-k", options->cache_type_k,
+                   "Type of cached keys: f32, f16 or q8_0, about half as large as f16 (default: "
+                   "f16, with --activation f32 f32; also -ctk). Models with latent attention "
+                   "(DeepSeek, Kimi) take one type for keys and values")
+      ->check(IsCacheType())
+      ->group("Model");
+  command
+      ->add_option("--cache-type-v", options->cache_type_v,
+                   "Type of cached values, likewise (also -ctv)")
+      ->check(IsCacheType())
       ->group("Model");
   command
       ->add_option(

@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "apps/halfmoon/speculation_options.h"
 #include "apps/halfmoon/weight_cache_options.h"
 #include "base/topology.h"
+#include "kernels/paged_kv.h"
 
 namespace halfmoon::app {
 
@@ -20,6 +22,8 @@ struct ModelOptions {
   std::string isa = "auto";
   std::string activation = "int8";       ///< "int8" or "f32"
   std::string mla_prefill = "absorbed";  ///< "absorbed" or "expanded"
+  std::string cache_type_k;              ///< "f32", "f16", "q8_0"; empty: by the activation
+  std::string cache_type_v;
   int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes
   int batch_tokens = 512;            ///< token budget of a step
   double decode_share = 0.7;         ///< of their speed that answers keep beside a prompt
@@ -31,6 +35,9 @@ struct ModelOptions {
   WeightCacheFlags weight_cache;
   SpeculationFlags speculation;  ///< commands that generate have flags for it
 };
+
+/// The type that a --cache-type flag names; none where it was left out.
+std::optional<kernels::KvType> ParseCacheType(const std::string& name);
 
 /// Adds the flags. Every flag also reads HALFMOON_<FLAG> from the environment.
 void AddModelOptions(CLI::App* command, ModelOptions* options);

@@ -208,6 +208,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
       options.activation == "f32" ? model::Activation::kF32 : model::Activation::kInt8;
   load.mla_prefill = options.mla_prefill == "expanded" ? model::MlaPrefill::kExpanded
                                                        : model::MlaPrefill::kAbsorbed;
+  load.k_type = ParseCacheType(options.cache_type_k);
+  load.v_type = ParseCacheType(options.cache_type_v);
   load.max_step_tokens = options.batch_tokens;
   load.max_sequences = options.max_sequences;
   load.progress = progress;
@@ -300,9 +302,11 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
                std::string(kernels::IsaName(model.options().isa)).c_str(),
                options.activation.c_str());
   std::fprintf(stderr,
-               "context  %d tokens (-c), %zu bytes of KV a token, %.2f GiB of KV cache "
-               "(--kv-memory), %d sequences at once (-np)\n",
+               "context  %d tokens (-c), %zu bytes of KV a token (keys %s, values %s: -ctk, -ctv), "
+               "%.2f GiB of KV cache (--kv-memory), %d sequences at once (-np)\n",
                model.max_context(), kv.bytes_per_token(),
+               std::string(kernels::KvTypeName(kv.k_type)).c_str(),
+               std::string(kernels::KvTypeName(kv.v_type)).c_str(),
                static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
   if (options.decode_share > 0.0) {
     std::fprintf(stderr,

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,9 +26,10 @@ namespace halfmoon::model {
 
 /// Precision of activations (and with it of KV).
 enum class Activation {
-  kF32,   ///< everything in float32, KV included: what parity is judged with
-  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16: the
-          ///< default
+  kF32,   ///< everything in float32, KV included where no other type is asked for: what parity is
+          ///< judged with
+  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16 where no
+          ///< other type is asked for: the default
 };
 
 /// Which form of latent attention (MLA) computes prompts. Both are the same function; sums run in
@@ -61,10 +63,13 @@ struct LoadOptions {
   Activation activation = Activation::kInt8;
   MlaPrefill mla_prefill = MlaPrefill::kAbsorbed;  ///< kExpanded: models with latent attention
   kernels::Isa isa = kernels::Isa::kGeneric;       ///< one of kernels::AvailableIsas()
-  int block_size = 32;                             ///< token slots of a KV page, multiple of 16
-  int max_step_tokens = 512;                       ///< most rows of one Forward
-  int max_sequences = 64;                          ///< most sequences of one Forward
-  int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
+  /// Types of what attention caches; none: float32 with Activation::kF32, else float16. Latent
+  /// attention keeps keys and values in the same rows, so there both have to be equal.
+  std::optional<kernels::KvType> k_type, v_type;
+  int block_size = 32;        ///< token slots of a KV page, multiple of 16
+  int max_step_tokens = 512;  ///< most rows of one Forward
+  int max_sequences = 64;     ///< most sequences of one Forward
+  int max_context = 0;        ///< positions a sequence may reach; 0: the model's own limit
   /// A description file (description_file.h) instead of the family that config.json names; empty:
   /// none.
   std::filesystem::path description_file;
@@ -82,6 +87,14 @@ struct LoadOptions {
   WeightCache* weight_cache = nullptr;
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
+
+  kernels::KvType kv_k_type() const { return k_type.value_or(default_kv_type()); }
+  kernels::KvType kv_v_type() const { return v_type.value_or(default_kv_type()); }
+
+ private:
+  kernels::KvType default_kv_type() const {
+    return activation == Activation::kF32 ? kernels::KvType::kF32 : kernels::KvType::kF16;
+  }
 };
 
 /// Which rows of a chunk get logits.
@@ -131,6 +144,12 @@ struct MtpChunk {
   LogitsMode logits = LogitsMode::kLast;
 };
 
+/// What attention to cached positions costs in the absorbed form, all layers, besides the matrices.
+struct AttentionCost {
+  double f32_flops = 0.0;  ///< multiplies and adds; scores of an indexer included
+  double kv_bytes = 0.0;   ///< read where each token reads the cache for itself
+};
+
 /// What one token costs in matrix products, attention and norms aside.
 struct Cost {
   double int8_ops = 0.0;   ///< multiplies and adds on integer weights with int8 activations
@@ -168,6 +187,9 @@ class Model {
   /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
   /// probability that uniform routing touches it.
   double WeightBytesPerStep(int tokens) const;
+  /// What attention adds for `tokens` consecutive tokens of a sequence behind `depth` others, in
+  /// sum.
+  AttentionCost AttentionCostOf(int64_t depth, int64_t tokens) const;
   /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format, the form
   /// of latent attention, arithmetic version. Salts block keys.
   std::string fingerprint() const;

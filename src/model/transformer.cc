@@ -60,6 +60,14 @@ Status CheckOptions(const ModelDescription& model, const LoadOptions& options) {
                  "expanded MLA prefill was asked for; a " + model.family +
                      " model has grouped-query attention, of which there is one form");
   }
+  if (model.attention.kind == AttentionKind::kMla && options.kv_k_type() != options.kv_v_type()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "different types of cached keys (" +
+                     std::string(kernels::KvTypeName(options.kv_k_type())) + ") and values (" +
+                     std::string(kernels::KvTypeName(options.kv_v_type())) +
+                     ") were asked for; a " + model.family +
+                     " model has latent attention, which keeps both in the same rows");
+  }
   if (options.expert_memory_bytes > 0 && !model.has_moe()) {
     return Error(ErrorCode::kInvalidArgument,
                  "an expert memory was asked for; this model has no experts");
@@ -331,13 +339,17 @@ Cost Model::CostPerToken() const {
 double Model::WeightBytesPerStep(int tokens) const {
   return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);
 }
+AttentionCost Model::AttentionCostOf(int64_t depth, int64_t tokens) const {
+  return model::AttentionCostOf(impl_->description, impl_->layout, depth, tokens);
+}
 
 std::string Model::fingerprint() const {
   const kernels::KvLayout& layout = impl_->layout;
   const std::string text =
       (impl_->checkpoint_fingerprint.empty() ? impl_->checkpoint->fingerprint()
                                              : impl_->checkpoint_fingerprint) +
-      "/" + std::to_string(static_cast<int>(layout.type)) + "/" +
+      "/" + std::to_string(static_cast<int>(layout.k_type)) + "/" +
+      std::to_string(static_cast<int>(layout.v_type)) + "/" +
       std::to_string(static_cast<int>(impl_->options.activation)) + "/" +
       std::string(kernels::IsaName(impl_->stream.isa())) + "/" +
       std::to_string(kernels::kKvFormatVersion) + "/" + std::to_string(kArithmeticVersion) +

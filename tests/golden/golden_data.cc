@@ -198,6 +198,7 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.mla_prefill = spec.mla_prefill;
   options.expert_memory_bytes = spec.expert_memory_bytes;
   options.weight_cache = spec.weight_cache;
+  options.k_type = options.v_type = spec.kv_type;
   if (spec.open_experts) options.open_experts = spec.open_experts;
   // Families that only a file describes: users get it with the examples.
   const std::filesystem::path description =

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -72,6 +73,7 @@ struct LoadSpec {
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
   size_t expert_memory_bytes = 0;
   model::WeightCache* weight_cache = nullptr;
+  std::optional<kernels::KvType> kv_type = {};  ///< none: that of the activation
   /// Empty: as the product does.
   std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path>)>
       open_experts = {};
