@@ -61,8 +61,10 @@ TEST_P(Determinism, Logits_AnyChunkAndThreads_SameBits) {
         << "chunk " << chunk << ", 2 threads";
   }
   // Weights split between the NUMA nodes of a machine with an uneven pair of them.
-  LoadedModel split = Load(
-      checkpoint, {.activation = activation(), .isa = std::get<1>(GetParam()), .shards = {1, 2}});
+  LoadedModel split = Load(checkpoint, {.activation = activation(),
+                                        .isa = std::get<1>(GetParam()),
+                                        .shards = {1, 2},
+                                        .kv_type = std::get<3>(GetParam())});
   for (const size_t chunk : {1, 64}) {
     EXPECT_TRUE(SameBits(want, AllLogits(split.model.get(), prompt, chunk)))
         << "chunk " << chunk << ", 2 shards";
