@@ -32,30 +32,34 @@ std::vector<float> PromptLogits(const Variant& variant, kernels::KvType type, in
 }
 
 struct Difference {
-  double max_error = 0.0;       ///< largest difference of two logits
-  double relative_error = 0.0;  ///< root of their mean square by that of the logits
-  int changed = 0;              ///< positions where another token is likeliest
+  double max_error = 0.0;     ///< largest difference of two logits
+  double median_error = 0.0;  ///< of positions: norm of the difference by that of the logits
+  int changed = 0;            ///< positions where another token is likeliest
   int positions = 0;
 };
 
 Difference Compare(const std::vector<float>& want, const std::vector<float>& got, int64_t vocab) {
   Difference result;
-  double errors = 0.0;
-  double squares = 0.0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    const double error = double{got[i]} - double{want[i]};
-    result.max_error = std::max(result.max_error, std::abs(error));
-    errors += error * error;
-    squares += double{want[i]} * double{want[i]};
-  }
-  result.relative_error = std::sqrt(errors / squares);
+  std::vector<double> relative;
   for (size_t row = 0; row < want.size(); row += static_cast<size_t>(vocab), ++result.positions) {
+    double errors = 0.0;
+    double squares = 0.0;
+    for (size_t i = row; i < row + static_cast<size_t>(vocab); ++i) {
+      const double error = double{got[i]} - double{want[i]};
+      result.max_error = std::max(result.max_error, std::abs(error));
+      errors += error * error;
+      squares += double{want[i]} * double{want[i]};
+    }
+    relative.push_back(std::sqrt(errors / squares));
     const auto best = [&](const std::vector<float>& logits) {
       const auto first = logits.begin() + static_cast<std::ptrdiff_t>(row);
       return std::max_element(first, first + vocab) - first;
     };
     result.changed += best(want) != best(got) ? 1 : 0;
   }
+  const auto middle = relative.begin() + static_cast<std::ptrdiff_t>(relative.size() / 2);
+  std::nth_element(relative.begin(), middle, relative.end());
+  result.median_error = *middle;
   return result;
 }
 
@@ -68,13 +72,14 @@ TEST_P(KvTypes, Logits_CloseToFloat32Kv) {
   const Difference f16 = Compare(want, PromptLogits(variant, kernels::KvType::kF16, &vocab), vocab);
   const Difference q8 = Compare(want, PromptLogits(variant, kernels::KvType::kQ8_0, &vocab), vocab);
   std::printf("| %s | %.1e | %.1e | %d | %.1e | %.1e | %d | %d |\n", GetParam().c_str(),
-              f16.max_error, f16.relative_error, f16.changed, q8.max_error, q8.relative_error,
+              f16.max_error, f16.median_error, f16.changed, q8.max_error, q8.median_error,
               q8.changed, q8.positions);
-  // A type that rounds has to show, and stays well below what int8 activations cost.
+  // Of the median, because rounding may turn a choice between experts or keys that is all but a
+  // tie, and with random weights one other expert changes a position's logits altogether.
   EXPECT_GT(f16.max_error, 0.0);
-  EXPECT_GT(q8.relative_error, f16.relative_error);
-  EXPECT_LT(f16.relative_error, 2e-3);
-  EXPECT_LT(q8.relative_error, 3e-2);
+  EXPECT_GT(q8.median_error, f16.median_error);
+  EXPECT_LT(f16.median_error, 2e-3);
+  EXPECT_LT(q8.median_error, 3e-2);
 }
 
 std::string FirstOf(const std::string& family) {
