@@ -58,7 +58,7 @@ int RunDoctor(const DoctorOptions& options) {
 
   if (*isa == kernels::Isa::kGeneric) {
     std::printf("slow       plain kernels are in use: %s\n",
-                options.isa == "auto" ? "this CPU or build has no AVX2 or AVX-512 VNNI"
+                options.isa == "auto" ? "this CPU or build has neither AVX2 nor NEON"
                                       : "--isa generic was asked for; leave it out");
   }
   const std::string governor = FirstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
@@ -84,7 +84,7 @@ void AddDoctorCommand(CLI::App* app, Action* action) {
       app->add_subcommand("doctor", "Measure this machine and say what would make it faster");
   command->add_option("-t,--threads", options->threads, "Threads to measure with")
       ->check(CLI::Range(0, 1024));
-  command->add_option("--isa", options->isa, "auto, generic, avx2 or avx512");
+  command->add_option("--isa", options->isa, "auto, generic, avx2, avx512, neon or dotprod");
   command->callback([options, action] { *action = [options] { return RunDoctor(*options); }; });
 }
 

@@ -32,8 +32,10 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->check(CLI::Range(0, 1024))
       ->group("Machine");
   command
-      ->add_option("--isa", options->isa,
-                   "Kernels: auto, generic, avx2 or avx512 (default: the strongest this CPU runs)")
+      ->add_option(
+          "--isa", options->isa,
+          "Kernels: auto, generic, avx2, avx512, neon or dotprod (default: the strongest this "
+          "CPU runs)")
       ->group("Machine");
   command
       ->add_option("--activation", options->activation,

@@ -70,8 +70,8 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
     const float* q = block->q;
     for (int d = 0; d < args.head_dim; ++d, q += R) {
       if constexpr (kFetch) {
-        _mm_prefetch(next_k + d * kFetchBytes<T>, _MM_HINT_T0);
-        _mm_prefetch(this_v + d * kFetchBytes<T>, _MM_HINT_T1);
+        PrefetchL1(next_k + d * kFetchBytes<T>);
+        PrefetchL2(this_v + d * kFetchBytes<T>);
       }
       const F k = LoadKv<V, T>(page + args.k_offset, first + d * kKvLane);
       Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Fma(V::Set(q[r]), k, score[r]); });
@@ -115,7 +115,7 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
         ElementAt<T>(PageAt(args, fetch ? next : p) + args.k_offset,
                      static_cast<int64_t>(next % args.block_size) * args.head_dim + d);
     for (int32_t i = 0; i < count; ++i, index += args.value_dim, ++e) {
-      if (fetch) _mm_prefetch(next_k + i * args.head_dim * (kFetchBytes<T> / 16), _MM_HINT_T1);
+      if (fetch) PrefetchL2(next_k + i * args.head_dim * (kFetchBytes<T> / 16));
       F v[kCount];
       Unroll<kCount>([&](int c) HALFMOON_INLINE { v[c] = LoadKv<V, T>(values, index + 16 * c); });
       Unroll<R>([&](int r) HALFMOON_INLINE {
