@@ -13,10 +13,14 @@ namespace {
 // Jobs planned together; more run as further batches. 256 covers the experts of any known layer and
 // keeps the plan on the stack.
 constexpr size_t kMaxPlannedJobs = 256;
-// Rows of a piece: enough to reuse a tile from the cache, few enough to split long prefills.
+// Rows of a piece at most, and at least where there are more: fewer weights would be reused from
+// the cache.
 constexpr int64_t kMaxPieceRows = 256;
+constexpr int64_t kMinPieceRows = 32;
 // Weights of a piece that several blocks of rows walk over stay in a core's L2.
 constexpr int64_t kMaxPieceBytes = 512 * 1024;
+// Tiles of a piece are a multiple of this where they can be: kernels take up to 4 at once.
+constexpr int64_t kTilesTogether = 4;
 // Cycles below which handing out a piece costs more than it balances.
 constexpr int64_t kMinPieceCycles = 20'000;
 constexpr int64_t kPiecesPerThread = 8;
@@ -39,21 +43,27 @@ int64_t TileCycles(const MatMulJob& job, int64_t rows) {
   return static_cast<int64_t>(job.weight->tile_bytes()) / 4 + rows * per_row;
 }
 
+// Pieces of about target_cycles. Rows are cut first: a piece interleaves its activations, so the
+// fewer pieces share rows the better.
 PlannedJob Plan(const MatMulJob& job, int64_t target_cycles) {
   PlannedJob plan;
   plan.job = &job;
-  const int64_t row_chunks = CeilDiv(job.num_rows, kMaxPieceRows);
-  plan.rows = CeilDiv(job.num_rows, row_chunks);
-  const int64_t tile_cycles = TileCycles(job, plan.rows);
   const int64_t num_tiles = job.weight->num_tiles();
   int64_t max_tiles = num_tiles;
-  if (plan.rows > 8) {
-    max_tiles = kMaxPieceBytes / static_cast<int64_t>(job.weight->tile_bytes());
+  if (job.num_rows > 8) {
+    max_tiles =
+        std::max(kTilesTogether, kMaxPieceBytes / static_cast<int64_t>(job.weight->tile_bytes()));
   }
-  const int64_t wanted = CeilDiv(target_cycles, tile_cycles);
-  const int64_t tiles = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, max_tiles));
-  plan.tile_chunks = CeilDiv(num_tiles, tiles);
-  plan.tiles = CeilDiv(num_tiles, plan.tile_chunks);
+  const int64_t tiles_together = CeilDiv(num_tiles, CeilDiv(num_tiles, max_tiles));
+  const int64_t row_cycles = TileCycles(job, kMinPieceRows) * tiles_together / kMinPieceRows;
+  const int64_t rows =
+      std::clamp(target_cycles / std::max<int64_t>(1, row_cycles), kMinPieceRows, kMaxPieceRows);
+  const int64_t row_chunks = CeilDiv(job.num_rows, rows);
+  plan.rows = CeilDiv(job.num_rows, row_chunks);
+  const int64_t tile_cycles = TileCycles(job, plan.rows);
+  const int64_t wanted = std::min(CeilDiv(target_cycles, tile_cycles), tiles_together);
+  plan.tiles = std::min(CeilDiv(wanted, kTilesTogether) * kTilesTogether, num_tiles);
+  plan.tile_chunks = CeilDiv(num_tiles, plan.tiles);
   plan.pieces = row_chunks * plan.tile_chunks;
   plan.piece_cycles = plan.tiles * tile_cycles;
   return plan;

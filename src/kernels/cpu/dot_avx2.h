@@ -111,7 +111,8 @@ struct Dot {
     _mm256_maskstore_ps(p, Mask(count), v);
   }
   // Always inline: GCC 12 takes a function that only prefetches for one without effect.
-  HALFMOON_INLINE static void Prefetch(const uint8_t* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  HALFMOON_INLINE static void PrefetchL2(const uint8_t* p) { _mm_prefetch(p, _MM_HINT_T1); }
+  HALFMOON_INLINE static void PrefetchL1(const uint8_t* p) { _mm_prefetch(p, _MM_HINT_T0); }
 
  private:
   static __m256i Mask(int64_t count) {
