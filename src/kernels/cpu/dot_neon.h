@@ -82,8 +82,8 @@ struct DotBase {
     vst1q_f32(lanes, v);
     for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
   }
-  static void PrefetchL2(const uint8_t* p) { kernels::PrefetchL2(p); }
-  static void PrefetchL1(const uint8_t* p) { kernels::PrefetchL1(p); }
+  HALFMOON_INLINE static void PrefetchL2(const uint8_t* p) { kernels::PrefetchL2(p); }
+  HALFMOON_INLINE static void PrefetchL1(const uint8_t* p) { kernels::PrefetchL1(p); }
 
   /// Four bytes in the low half of an otherwise zero vector.
   static uint8x8_t LoadFour(const void* p) {
