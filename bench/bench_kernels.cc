@@ -141,11 +141,13 @@ class Bench {
   }
 
   // One step of `sequences` sequences at a depth, or one chunk of a prompt at the end of it.
-  void Attend(const std::string& name, int32_t tokens, int32_t depth, int sequences) {
-    const KvLayout layout{1, 4, 128, 64, KvType::kF16};
+  void Attend(const std::string& name, int32_t tokens, int32_t depth, int sequences,
+              KvType type = KvType::kF16) {
+    const KvLayout layout{1, 4, 128, 64, type, type};
     const AttentionShape shape{32, 128, 0.088f, 0};
     const std::string text = "T " + std::to_string(tokens) + " depth " + std::to_string(depth) +
-                             " sequences " + std::to_string(sequences);
+                             " sequences " + std::to_string(sequences) +
+                             (type == KvType::kQ8_0 ? " q8_0" : "");
     if (Skipped(name, text)) return;
     const int32_t pages = (depth + layout.block_size - 1) / layout.block_size;
     tensor::AlignedBuffer memory(static_cast<size_t>(pages * sequences) * layout.page_bytes());
@@ -193,7 +195,6 @@ class Bench {
                           .num_kv_heads = 1,
                           .head_dim = parts.latent_dim + parts.rope_dim,
                           .block_size = 64,
-                          .type = KvType::kF16,
                           .kind = KvKind::kLatent,
                           .value_dim = parts.latent_dim};
     const std::string name = expanded ? "latent expanded" : "latent absorbed";
@@ -404,8 +405,10 @@ void RunAll(const Options& options) {
   bench.Attend("decode", 1, 4096, 1);
   bench.Attend("decode", 1, 4096, 16);
   bench.Attend("decode", 1, 65536, 1);
+  bench.Attend("decode", 1, 4096, 1, KvType::kQ8_0);
   bench.Attend("prefill", 512, 512, 1);
   bench.Attend("prefill", 512, 4096, 1);
+  bench.Attend("prefill", 512, 4096, 1, KvType::kQ8_0);
   // From how many tokens expanding pays (ExpansionPays).
   for (const int32_t tokens : {1, 128, 192, 512}) {
     bench.AttendLatents(16, tokens, 4096, false);

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a GGUF file with random weights in the layer shape of a published model, for measuring speed without a download.
 
-    python bench/make_moe_model.py --out moe.gguf [--shape qwen3_moe|deepseek_v3] [--layers 8] [--heads N]
-                                   [--type q4_0|q4_1|q8_0] [--seed 1] [--router-skew 1]
+    python bench/make_moe_model.py --out moe.gguf [--shape qwen3_moe|deepseek_v3|deepseek_v3_attention] [--layers 8]
+                                   [--heads N] [--type q4_0|q4_1|q8_0] [--seed 1] [--router-skew 1]
 
 qwen3_moe is Qwen3-30B-A3B: hidden 2048, 32 heads and 4 KV heads of 128, 128 experts of 768 of which 8 are used.
-deepseek_v3 has the attention of DeepSeek V3 (latents of 512 + 64, heads of 128 + 64 and 128) with 16 heads instead of
-128, on hidden 2048 with query latents of 768, 16 experts of 768 of which 4 are used and a shared one, no dense layer.
-Vocabulary 49152 for both. Quantised blocks are random bytes under scales that keep each product near the size of its
+deepseek_v3 is DeepSeek V3 scaled to fit: its attention (latents of 512 + 64, query latents of 1536, heads of 128 + 64
+and 128), its routing (sigmoid, 8 groups of which 4 may be chosen from, 8 experts of a token) and a shared expert, with
+hidden 2048 instead of 7168, 32 heads instead of 128, 64 experts of 1024 instead of 256 of 2048, and no dense layer.
+deepseek_v3_attention is for its attention alone: 16 heads, query latents of 768, 16 experts of 768 of which 4 are used.
+Vocabulary 49152 for all. Quantised blocks are random bytes under scales that keep each product near the size of its
 input, so activations stay finite however many layers there are; norms are ones; the router is float32 noise, so experts
 are chosen about evenly. A router skew of S multiplies each expert's row by a factor between 1/S and S, so that some are
 chosen often and others hardly ever. With a 4-bit type the output matrix is Q6_K, as in published files. One tensor at a time is in
@@ -37,6 +39,8 @@ class Shape:
     experts_used: int
     kv_heads: int = 0
     q_rank: int = 0
+    expert_groups: int = 0  # 0: none
+    groups_used: int = 0
     hidden: int = 2048
     expert_ffn: int = 768
     head_dim: int = 128  # of values, and of keys without the rotated part
@@ -47,7 +51,10 @@ class Shape:
 
 SHAPES = {
     "qwen3_moe": Shape("qwen3moe", "Qwen3-MoE", heads=32, kv_heads=4, experts=128, experts_used=8),
-    "deepseek_v3": Shape("deepseek2", "DeepSeek-V3", heads=16, q_rank=768, experts=16, experts_used=4, context=163840),
+    "deepseek_v3": Shape("deepseek2", "DeepSeek-V3", heads=32, q_rank=1536, experts=64, experts_used=8, expert_groups=8,
+                         groups_used=4, expert_ffn=1024, context=163840),
+    "deepseek_v3_attention": Shape("deepseek2", "DeepSeek-V3 attention", heads=16, q_rank=768, experts=16,
+                                   experts_used=4, context=163840),
 }
 VOCABULARY = 49152
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -201,6 +208,9 @@ def add_latent_metadata(writer, shape):
     writer.add_expert_weights_norm(True)
     writer.add_expert_weights_scale(1.0)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if shape.expert_groups:
+        writer.add_expert_group_count(shape.expert_groups)
+        writer.add_expert_group_used_count(shape.groups_used)
 
 
 def add_metadata(writer, shape, layers, kind):

@@ -12,34 +12,10 @@ import pathlib
 import statistics
 import sys
 
-from compare_llama_cpp import BENCH, CACHE, ROOT, Failure, cpu_times, exit_code, follow, git, run_process, say, summary
+from measuring import PROGRAM, Failure, cpu_times, exit_code, random_model, run_process, say, summary
 
 FORMS = ["absorbed", "expanded"]
-VENV = ROOT / "build" / "bench-gguf-venv"
-
-
-def python_with_gguf(given):
-    """A Python that can write the model: the one given, or that of build/bench-gguf-venv, made where it is missing."""
-    python = VENV / "bin" / "python"
-    if given or python.exists():
-        return given or str(python)
-    log = ROOT / "build" / "log" / "bench-gguf-venv.log"
-    follow("make build/bench-gguf-venv", [sys.executable, "-m", "venv", str(VENV)], log)
-    install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-    follow("install gguf", install + ["-c", str(BENCH / "requirements.txt"), "gguf", "numpy"], log)
-    return str(python)
-
-
-def model_file(options):
-    if options.model:
-        return options.model
-    name = f"deepseek_v3-{options.layers}-layers-{options.heads}-heads-{options.type}-seed1"
-    path = CACHE / "bench" / f"{name}.gguf"
-    if not path.exists():
-        command = [python_with_gguf(options.python), str(BENCH / "make_moe_model.py"), "--out", str(path)]
-        command += ["--shape", "deepseek_v3", "--layers", str(options.layers), "--heads", str(options.heads)]
-        follow(f"write {path.name}", command + ["--type", options.type], ROOT / "build" / "log" / "mla-model.log")
-    return path
+SHAPE = "deepseek_v3_attention"
 
 
 def measure(options, model, form):
@@ -47,14 +23,14 @@ def measure(options, model, form):
     command = [options.halfmoon, "bench", "-m", model, "-c", context, "-t", options.threads, "-b", options.batch]
     command += ["-p", options.prefill, "--decode-batch", 1, "-n", options.decode, "-r", options.repeats]
     command += ["--depth", ",".join(map(str, options.depth)), "--mla-prefill", form, "--json"]
-    out, _, _ = run_process([str(argument) for argument in command], options.priority)
-    return [json.loads(line) for line in out.splitlines()]
+    lines = [json.loads(line) for line in run_process(command, options.priority).splitlines()]
+    return [line for line in lines if "tokens_per_s" in line]
 
 
 def run(options):
     if not options.halfmoon.exists():
         raise Failure(f"{options.halfmoon} does not exist; ./run build makes it")
-    model = model_file(options)
+    model = options.model or random_model(options.python, SHAPE, options.layers, options.type, options.heads)
     values, facts = {}, {}
     total, stolen = cpu_times()
     for index in range(options.rounds):
@@ -66,10 +42,8 @@ def run(options):
     total_after, stolen_after = cpu_times()
     for case, forms in values.items():
         ratios = [b / a for a, b in zip(forms["absorbed"], forms["expanded"])]
-        line = {"commit": git("rev-parse", "--short", "HEAD") or "unknown"}
-        line["changed_since_commit"] = bool(git("status", "--porcelain", "--untracked-files=no", "--", "src", "apps"))
-        line |= {key: facts[case][key] for key in ("cpu", "isa", "threads", "model", "case", "depth",
-                                                   "kv_bytes_per_token")}
+        line = {key: facts[case][key] for key in ("commit", "cpu", "isa", "threads", "model", "case", "depth",
+                                                  "kv_bytes_per_token")}
         line |= {"batch_tokens": options.batch, "unit": "tokens/s"}
         line |= {form: summary(forms[form]) for form in FORMS}
         line["ratio"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
@@ -79,8 +53,8 @@ def run(options):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--halfmoon", type=pathlib.Path, default=ROOT / "build" / "release" / "halfmoon")
-    parser.add_argument("--python", help="a Python with gguf and numpy (default: build/bench-gguf-venv is made)")
+    parser.add_argument("--halfmoon", type=pathlib.Path, default=PROGRAM)
+    parser.add_argument("--python", help="a Python with gguf and numpy (default: build/bench-venv is made)")
     parser.add_argument("--model", type=pathlib.Path, help="a file with latent attention instead of the random one")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=16)

@@ -4,16 +4,12 @@
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "halfmoon"
-DEFAULT_MODEL = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-PROCESS_LIMIT_S = 900
+from measuring import DEFAULT_MODEL, PROCESS_LIMIT_S, PROGRAM
 
 # What a model copies when it edits a file or quotes a source: more of the same, word for word.
 COPY = ("The tide table of the harbour lists high water at six in the morning and at half past six in the evening; the "
@@ -77,7 +73,7 @@ def measure(options, case):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, epilog="Flags after -- go to halfmoon; default: --speculative ngram.")
     parser.add_argument("-m", "--model", type=pathlib.Path, default=DEFAULT_MODEL)
-    parser.add_argument("--program", default=str(ROOT / "build" / "release" / "halfmoon"))
+    parser.add_argument("--program", default=str(PROGRAM))
     parser.add_argument("--cases", default=",".join(CASES), help="comma separated; default: all")
     parser.add_argument("--tokens", type=int, default=256, help="generated per prompt")
     parser.add_argument("--rounds", type=int, default=5)

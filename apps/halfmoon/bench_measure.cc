@@ -49,27 +49,6 @@ Result<model::ContiguousKv> KvAtDepth(model::Model* model, int depth, int tokens
   return kv;
 }
 
-std::string CaseName(const std::string& what, int depth) {
-  return depth == 0 ? what : what + " at " + std::to_string(depth);
-}
-
-template <typename Run>
-Result<Measurement> Measure(const std::string& what, model::Model* model, int depth, int tokens,
-                            int repeats, const Run& run) {
-  const MonotonicClock clock;
-  Measurement measurement{.name = CaseName(what, depth), .depth = depth, .tokens = tokens};
-  HM_TRY(run());  // Warms caches and pages; not counted.
-  measurement.before = model->expert_stats();
-  for (int i = 0; i < repeats; ++i) {
-    const TimeUs begin = clock.NowUs();
-    HM_TRY(run());
-    measurement.seconds.push_back(static_cast<double>(clock.NowUs() - begin) * 1e-6);
-  }
-  measurement.after = model->expert_stats();
-  std::sort(measurement.seconds.begin(), measurement.seconds.end());
-  return measurement;
-}
-
 /// Seconds from submission to the last token of a greedy answer to `prompt`, on an engine of its
 /// own.
 Result<double> TimeGeneration(const ModelOptions& options, const std::vector<int32_t>& prompt,
@@ -91,50 +70,69 @@ Result<double> TimeGeneration(const ModelOptions& options, const std::vector<int
 
 }  // namespace
 
-Result<Measurement> MeasurePrefill(model::Model* model, int depth, int tokens, int repeats) {
-  const auto step = static_cast<size_t>(model->options().max_step_tokens);
-  const std::vector<int32_t> ids = RandomIds(static_cast<size_t>(tokens), model->vocab_size());
-  HM_ASSIGN(model::ContiguousKv kv, KvAtDepth(model, depth, tokens));
-  const std::string what = "prefill " + std::to_string(tokens);
-  return Measure(what, model, depth, tokens, repeats, [&]() -> Status {
-    for (size_t begin = 0; begin < ids.size(); begin += step) {
-      const size_t count = std::min(step, ids.size() - begin);
-      const bool last = begin + count == ids.size();
-      const model::SequenceChunk chunk{
-          .ids = {ids.data() + begin, count},
-          .start = depth + static_cast<int32_t>(begin),
-          .kv = kv.view(),
-          .logits = last ? model::LogitsMode::kLast : model::LogitsMode::kNone};
-      HM_TRY(model->Forward({&chunk, 1}));
-    }
-    return {};
-  });
+Result<PreparedCase> PreparedCase::Make(model::Model* model, const BenchCase& which,
+                                        int decode_tokens) {
+  const bool prefill = which.kind == BenchCase::Kind::kPrefill;
+  PreparedCase prepared(model, which, prefill ? which.tokens : decode_tokens);
+  const auto sequences = static_cast<size_t>(prefill ? 1 : which.sequences);
+  prepared.ids_ = RandomIds(sequences * static_cast<size_t>(prepared.length_), model->vocab_size());
+  prepared.kv_.reserve(sequences);
+  for (size_t i = 0; i < sequences; ++i) {
+    HM_ASSIGN(model::ContiguousKv kv, KvAtDepth(model, which.depth, prepared.length_));
+    prepared.kv_.push_back(std::move(kv));
+  }
+  return prepared;
 }
 
-Result<Measurement> MeasureDecode(model::Model* model, int depth, int batch, int tokens,
-                                  int repeats) {
-  const std::vector<int32_t> ids =
-      RandomIds(static_cast<size_t>(batch) * static_cast<size_t>(tokens), model->vocab_size());
-  std::vector<model::ContiguousKv> kv;
-  kv.reserve(static_cast<size_t>(batch));
-  for (int i = 0; i < batch; ++i) {
-    HM_ASSIGN(model::ContiguousKv one, KvAtDepth(model, depth, tokens));
-    kv.push_back(std::move(one));
+Status PreparedCase::Run() {
+  return case_.kind == BenchCase::Kind::kPrefill ? RunPrefill() : RunDecode();
+}
+
+Status PreparedCase::RunPrefill() {
+  const auto step = static_cast<size_t>(model_->options().max_step_tokens);
+  for (size_t begin = 0; begin < ids_.size(); begin += step) {
+    const size_t count = std::min(step, ids_.size() - begin);
+    const bool last = begin + count == ids_.size();
+    const model::SequenceChunk chunk{
+        .ids = {ids_.data() + begin, count},
+        .start = case_.depth + static_cast<int32_t>(begin),
+        .kv = kv_.front().view(),
+        .logits = last ? model::LogitsMode::kLast : model::LogitsMode::kNone};
+    HM_TRY(model_->Forward({&chunk, 1}));
   }
-  std::vector<model::SequenceChunk> chunks(static_cast<size_t>(batch));
-  const std::string what = "decode x" + std::to_string(batch);
-  return Measure(what, model, depth, batch * tokens, repeats, [&]() -> Status {
-    for (int t = 0; t < tokens; ++t) {
-      for (int i = 0; i < batch; ++i) {
-        const auto at = static_cast<size_t>(i) * static_cast<size_t>(tokens);
-        chunks[static_cast<size_t>(i)] = {.ids = {ids.data() + at + static_cast<size_t>(t), 1},
-                                          .start = depth + t,
-                                          .kv = kv[static_cast<size_t>(i)].view()};
-      }
-      HM_TRY(model->Forward(chunks));
+  return {};
+}
+
+Status PreparedCase::RunDecode() {
+  std::vector<model::SequenceChunk> chunks(kv_.size());
+  for (int t = 0; t < length_; ++t) {
+    for (size_t i = 0; i < kv_.size(); ++i) {
+      const size_t at = i * static_cast<size_t>(length_) + static_cast<size_t>(t);
+      chunks[i] = {.ids = {ids_.data() + at, 1}, .start = case_.depth + t, .kv = kv_[i].view()};
     }
-    return {};
-  });
+    HM_TRY(model_->Forward(chunks));
+  }
+  return {};
+}
+
+Result<Measurement> MeasureCase(const Passes& passes, PreparedCase* prepared) {
+  const MonotonicClock clock;
+  model::Model* model = prepared->model();
+  Measurement measurement{.name = CaseName(prepared->which()),
+                          .depth = prepared->which().depth,
+                          .tokens = prepared->tokens()};
+  if (passes.warm_up) HM_TRY(prepared->Run());  // Touches caches and pages; not counted.
+  measurement.before = model->expert_stats();
+  const TimeUs first = clock.NowUs();
+  for (int i = 0; i < passes.count; ++i) {
+    const TimeUs begin = clock.NowUs();
+    if (i > 0 && static_cast<double>(begin - first) * 1e-6 > passes.stop_after_s) break;
+    HM_TRY(prepared->Run());
+    measurement.seconds.push_back(static_cast<double>(clock.NowUs() - begin) * 1e-6);
+  }
+  measurement.after = model->expert_stats();
+  std::ranges::sort(measurement.seconds);
+  return measurement;
 }
 
 Result<GuessingMeasurement> MeasureGuessing(const ModelOptions& options, int tokens, int repeats,

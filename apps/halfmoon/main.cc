@@ -20,6 +20,8 @@ std::string LongSpelling(std::string_view argument) {
   if (argument == "-np") return "--parallel";
   if (argument == "-nb") return "--batch-size";
   if (argument == "-md") return "--model-draft";
+  if (argument == "-ctk") return "--cache-type-k";
+  if (argument == "-ctv") return "--cache-type-v";
   return std::string(argument);
 }
 

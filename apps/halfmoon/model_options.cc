@@ -3,8 +3,29 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
+#include <vector>
 
 namespace halfmoon::app {
+namespace {
+
+constexpr kernels::KvType kCacheTypes[] = {kernels::KvType::kF32, kernels::KvType::kF16,
+                                           kernels::KvType::kQ8_0};
+
+CLI::IsMember IsCacheType() {
+  std::vector<std::string> names;
+  for (const kernels::KvType type : kCacheTypes) names.emplace_back(kernels::KvTypeName(type));
+  return CLI::IsMember(std::move(names));
+}
+
+}  // namespace
+
+std::optional<kernels::KvType> ParseCacheType(const std::string& name) {
+  for (const kernels::KvType type : kCacheTypes) {
+    if (name == kernels::KvTypeName(type)) return type;
+  }
+  return std::nullopt;
+}
 
 void AddModelOptions(CLI::App* command, ModelOptions* options) {
   command
@@ -26,11 +47,7 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "(docs/formats/description.md)")
       ->check(CLI::ExistingFile)
       ->group("Model");
-  command
-      ->add_option("-t,--threads", options->threads,
-                   "Threads that compute (default: one per physical core)")
-      ->check(CLI::Range(0, 1024))
-      ->group("Machine");
+  AddThreadOptions(command, &options->threads, &options->pin);
   command
       ->add_option(
           "--isa", options->isa,
@@ -43,6 +60,18 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "f32 (everything in float32, KV cache included)")
       ->check(CLI::IsMember({"int8", "f32"}))
       ->capture_default_str()
+      ->group("Model");
+  command
+      ->add_option("--cache-type-k", options->cache_type_k,
+                   "Type of cached keys: f32, f16 or q8_0, about half as large as f16 (default: "
+                   "f16, with --activation f32 f32; also -ctk). Models with latent attention "
+                   "(DeepSeek, Kimi) take one type for keys and values")
+      ->check(IsCacheType())
+      ->group("Model");
+  command
+      ->add_option("--cache-type-v", options->cache_type_v,
+                   "Type of cached values, likewise (also -ctv)")
+      ->check(IsCacheType())
       ->group("Model");
   command
       ->add_option(
@@ -58,6 +87,23 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->add_option("-b,--batch-size,--max-num-batched-tokens", options->batch_tokens,
                    "Tokens computed in one step; longer prompts are cut into chunks")
       ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str()
+      ->group("Machine");
+  command
+      ->add_option("--decode-share", options->decode_share,
+                   "Part of their speed that running answers keep while the prompt of another "
+                   "request is read (chunked prefill): 0.7 slows them by 30 %, 0 reads prompts as "
+                   "fast as it goes and answers crawl meanwhile. Each further prompt that waits "
+                   "gets as much time as the first")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str()
+      ->group("Machine");
+  command
+      ->add_option("--max-stall", options->max_stall_ms,
+                   "Most milliseconds that a running answer stands still for a chunk of somebody's "
+                   "prompt: chunks are sized for it by what steps are measured to cost. Larger "
+                   "chunks read prompts faster")
+      ->check(CLI::Range(1.0, 60000.0))
       ->capture_default_str()
       ->group("Machine");
   command
@@ -77,10 +123,35 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
                    "as 8G or 512M: for models larger than memory (default: all in memory)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
+  AddWeightCacheOptions(command, &options->weight_cache);
   command
       ->add_flag("!--no-prefix-cache", options->prefix_cache,
                  "Compute every prompt whole instead of reusing the KV of equal beginnings")
       ->group("Machine");
+}
+
+void AddThreadOptions(CLI::App* command, int* threads, std::string* pin) {
+  command
+      ->add_option("-t,--threads", *threads,
+                   "Threads that compute (default: one per physical core)")
+      ->check(CLI::Range(0, 1024))
+      ->group("Machine");
+  command
+      ->add_option(
+          "--pin", *pin,
+          "on: each thread keeps to a core of its own; off: the system moves threads as it "
+          "likes; auto: threads keep to their NUMA node where there are several, so that "
+          "they stay near their part of the weights")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str()
+      ->group("Machine");
+}
+
+ThreadLayout ChooseThreads(int threads, const std::string& pin) {
+  const Pinning pinning = pin == "on"    ? Pinning::kOn
+                          : pin == "off" ? Pinning::kOff
+                                         : Pinning::kAuto;
+  return PlanThreads(ReadTopology(), threads, pinning);
 }
 
 void AddEnvironmentNames(CLI::App* command) {

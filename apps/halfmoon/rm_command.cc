@@ -18,6 +18,7 @@ namespace {
 struct RmOptions {
   std::string name;
   std::string hub;
+  std::string weight_cache_folder;
   bool yes = false;
 };
 
@@ -62,6 +63,11 @@ int RunRm(const RmOptions& options) {
   const Status done = hub::Remove(*removal);
   if (!done.ok()) return Fail(done.error());
   std::fprintf(stderr, "removed\n");
+  const WeightCacheOwner cache(WeightCacheFlags{.folder = options.weight_cache_folder});
+  const uint64_t freed = cache.get() != nullptr ? cache.get()->RemoveOrphans() : 0;
+  if (freed > 0) {
+    std::fprintf(stderr, "removed  %s of cached weights too\n", hub::SizeText(freed).c_str());
+  }
   return kExitOk;
 }
 
@@ -77,6 +83,9 @@ void AddRmCommand(CLI::App* app, Action* action) {
       ->required();
   AddHubOption(command, &options->hub, {"huggingface", "modelscope", "ollama"},
                "The cache, where several hold it: huggingface, modelscope or ollama");
+  command->add_option("--weight-cache-dir", options->weight_cache_folder,
+                      "Folder of cached weights: those whose model is gone go too (default: where "
+                      "models are loaded with)");
   command->add_flag("-y,--yes", options->yes, "Do not ask");
   command->footer(
       "Shows what would go and how much that frees, then asks. Content that another model or\n"

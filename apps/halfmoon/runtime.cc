@@ -19,7 +19,7 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr TimeUs kQuietUs = 1'000'000;
 
 /// Value of "name: value" in a /proc file; empty where it is absent.
-std::string ProcField(const char* path, std::string_view name) {
+std::string ProcField(const std::string& path, std::string_view name) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with(name)) continue;
@@ -29,6 +29,12 @@ std::string ProcField(const char* path, std::string_view name) {
     return begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
+}
+
+/// A field in kB; 0 where it is absent.
+size_t ProcBytes(const std::string& path, std::string_view name) {
+  const std::string kib = ProcField(path, name);
+  return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
 }
 
 Result<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const checkpoint::Checkpoint& checkpoint) {
@@ -153,6 +159,29 @@ size_t DraftKvBytes(const ModelOptions& options, size_t kv_bytes, const Runtime&
   return std::min(one * static_cast<size_t>(options.max_sequences), std::max(one, kv_bytes / 4));
 }
 
+/// Where the prepared weights are, in the end of a sentence; empty where they are in memory.
+std::string DescribeWeightFile(const model::WeightFile& file) {
+  switch (file.state) {
+    case model::WeightFile::State::kNone:
+      return "";
+    case model::WeightFile::State::kSaving:
+      return ", being written to the cache (--no-cache)";
+    case model::WeightFile::State::kMapped:
+      return ", mapped from the cache (--no-cache)";
+  }
+  return "";
+}
+
+/// "; on cores of their own (--pin)" and the like; empty where threads run anywhere as one shard.
+std::string DescribeSeats(const ThreadLayout& layout) {
+  std::string text;
+  if (layout.shards.size() > 1) {
+    text = "; weights split between " + std::to_string(layout.shards.size()) + " NUMA nodes";
+  }
+  if (layout.pinned) text += "; on cores of their own, --pin";
+  return text;
+}
+
 const char* DescribeDraft(engine::DraftSource source) {
   switch (source) {
     case engine::DraftSource::kNone:
@@ -179,6 +208,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
       options.activation == "f32" ? model::Activation::kF32 : model::Activation::kInt8;
   load.mla_prefill = options.mla_prefill == "expanded" ? model::MlaPrefill::kExpanded
                                                        : model::MlaPrefill::kAbsorbed;
+  load.k_type = ParseCacheType(options.cache_type_k);
+  load.v_type = ParseCacheType(options.cache_type_v);
   load.max_step_tokens = options.batch_tokens;
   load.max_sequences = options.max_sequences;
   load.progress = progress;
@@ -186,6 +217,8 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   load.expert_memory_bytes = options.expert_memory_bytes;
   HM_TRY(CheckExpertMemory(load.expert_memory_bytes));
   load.load_mtp = options.speculation.wants_draft_layer();
+  runtime->weight_cache = WeightCacheOwner(options.weight_cache);
+  load.weight_cache = runtime->weight_cache.get();
 
   HM_ASSIGN(const ModelSource source, FindModelSource(options.model));
   HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(source.path));
@@ -196,8 +229,7 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   // Vocabulary and weights are made ready side by side: each takes tens of milliseconds of a start.
   std::future<Status> text =
       std::async(std::launch::async, [&] { return LoadText(tokenizer_required, runtime.get()); });
-  runtime->pool =
-      std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : DefaultThreadCount());
+  runtime->pool = std::make_unique<ThreadPool>(ChooseThreads(options.threads, options.pin));
   auto model = model::Model::Load(runtime->checkpoint, runtime->pool.get(), load);
   HM_TRY(text.get());
   if (!model.ok()) return model.error();
@@ -223,7 +255,7 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
   if (budget == 0) {
     // A quarter of what is free serves the batch and keeps prefixes for later; one whole
     // conversation has to fit.
-    const size_t available = AvailableMemoryBytes();
+    const size_t available = FreeBesideWeights(*runtime);
     budget = std::min(all, std::max(one, available / 4));
     if (available > 0 && budget > available) {
       return Error(ErrorCode::kResourceExhausted,
@@ -242,6 +274,8 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
                  .max_queued = max_queued,
                  .step_tokens = options.batch_tokens,
                  .prefix_cache = options.prefix_cache,
+                 .decode_share = options.decode_share,
+                 .max_stall_us = static_cast<TimeUs>(options.max_stall_ms * 1e3),
                  .speculation = {.source = runtime->draft_source,
                                  .max_tokens = options.speculation.max_tokens,
                                  .adaptive = options.speculation.adaptive,
@@ -255,22 +289,34 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
   const kernels::KvLayout& kv = model.kv_layout();
   std::fprintf(stderr, "machine  %s, %.1f GiB free\n", CpuName().c_str(),
                static_cast<double>(AvailableMemoryBytes()) / kGiB);
-  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights in memory)\n",
+  std::fprintf(stderr, "model    %s (%s, %d layers, %.2f GiB of weights in memory%s)\n",
                runtime.name.c_str(), model.description().family.c_str(),
-               model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB);
+               model.description().num_layers(), static_cast<double>(model.weight_bytes()) / kGiB,
+               DescribeWeightFile(model.weight_file()).c_str());
   if (model.expert_memory() != nullptr) PrintExpertPlan(*model.expert_memory());
   PrintLicense(runtime);
   std::fprintf(stderr,
-               "compute  %d threads (-t), %s kernels (--isa), %s activations "
+               "compute  %d threads (-t%s), %s kernels (--isa), %s activations "
                "(--activation)\n",
-               runtime.pool->num_threads(),
+               runtime.pool->num_threads(), DescribeSeats(runtime.pool->layout()).c_str(),
                std::string(kernels::IsaName(model.options().isa)).c_str(),
                options.activation.c_str());
   std::fprintf(stderr,
-               "context  %d tokens (-c), %zu bytes of KV a token, %.2f GiB of KV cache "
-               "(--kv-memory), %d sequences at once (-np)\n",
+               "context  %d tokens (-c), %zu bytes of KV a token (keys %s, values %s: -ctk, -ctv), "
+               "%.2f GiB of KV cache (--kv-memory), %d sequences at once (-np)\n",
                model.max_context(), kv.bytes_per_token(),
+               std::string(kernels::KvTypeName(kv.k_type)).c_str(),
+               std::string(kernels::KvTypeName(kv.v_type)).c_str(),
                static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
+  if (options.decode_share > 0.0) {
+    std::fprintf(stderr,
+                 "sharing  running answers keep %.0f %% of their speed beside a prompt "
+                 "(--decode-share), which adds at most %.0f ms to a step (--max-stall): as many "
+                 "tokens as measured costs allow, up to %d (-b)\n",
+                 100.0 * options.decode_share, options.max_stall_ms, options.batch_tokens);
+  } else {
+    std::fprintf(stderr, "sharing  prompts take whole steps (--decode-share 0)\n");
+  }
   if (runtime.draft_source == engine::DraftSource::kNone) return;
   std::fprintf(stderr, "guesses  up to %d tokens (--draft-max) from %s (--speculative)\n",
                options.speculation.max_tokens, DescribeDraft(runtime.draft_source));
@@ -313,9 +359,18 @@ int Fail(const Error& error) {
   return 1;
 }
 
-size_t AvailableMemoryBytes() {
-  const std::string kib = ProcField("/proc/meminfo", "MemAvailable");
-  return kib.empty() ? 0 : static_cast<size_t>(std::strtoull(kib.c_str(), nullptr, 10)) * 1024;
+size_t AvailableMemoryBytes() { return ProcBytes("/proc/meminfo", "MemAvailable"); }
+
+size_t ResidentBytes(int pid) {
+  return ProcBytes("/proc/" + std::to_string(pid) + "/status", "VmRSS");
+}
+
+size_t FreeBesideWeights(const Runtime& runtime) {
+  size_t mapped = runtime.model->weight_file().size_bytes;
+  if (runtime.draft != nullptr) mapped += runtime.draft->weight_file().size_bytes;
+  const size_t available = AvailableMemoryBytes();
+  // At least a byte, since 0 says that nothing is known.
+  return available > mapped ? available - mapped : std::min<size_t>(available, 1);
 }
 
 std::string CpuName() {

@@ -9,6 +9,7 @@
 
 #include "apps/halfmoon/model_options.h"
 #include "apps/halfmoon/model_source.h"
+#include "apps/halfmoon/weight_cache_options.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -25,6 +26,7 @@ using LoadProgress = std::function<void(size_t done, size_t total)>;
 
 /// What `halfmoon` holds while it works. Members are destroyed in reverse order: the engine first.
 struct Runtime {
+  WeightCacheOwner weight_cache;  ///< last to go: writes out what is still to be written
   std::shared_ptr<const checkpoint::Checkpoint> checkpoint;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<model::Model> model;
@@ -67,6 +69,13 @@ int Fail(const Error& error);
 
 /// Memory that is free for the taking, bytes (MemAvailable); 0 where the system does not say.
 size_t AvailableMemoryBytes();
+
+/// The same without what the system could only free by dropping mapped weights.
+size_t FreeBesideWeights(const Runtime& runtime);
+
+/// Memory that a process holds now, bytes (VmRSS: what it shares with files counts too); 0 where
+/// the system does not say.
+size_t ResidentBytes(int pid);
 
 /// Model name of the CPU as the system gives it.
 std::string CpuName();

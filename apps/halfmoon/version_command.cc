@@ -4,6 +4,7 @@
 #include <string>
 
 #include "apps/halfmoon/command.h"
+#include "apps/halfmoon/embedded_files.h"
 #include "kernels/isa.h"
 
 namespace halfmoon::app {
@@ -16,8 +17,8 @@ void AddVersionCommand(CLI::App* app, Action* action) {
       for (const kernels::Isa isa : kernels::AvailableIsas()) {
         isas += " " + std::string(kernels::IsaName(isa));
       }
-      std::printf("halfmoon %s\nkernels:%s\ncompiler: %s\nlicence: Apache-2.0\n", HALFMOON_VERSION,
-                  isas.c_str(), __VERSION__);
+      std::printf("halfmoon %s\ncommit: %s\nkernels:%s\ncompiler: %s\nlicence: Apache-2.0\n",
+                  HALFMOON_VERSION, std::string(BuildCommit()).c_str(), isas.c_str(), __VERSION__);
       return static_cast<int>(kExitOk);
     };
   });

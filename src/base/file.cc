@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/file_descriptor.h"
+
 namespace halfmoon {
 namespace {
 
@@ -19,52 +21,43 @@ Error ErrnoError(const std::filesystem::path& path, std::string_view what, int e
   return Error(code, path.string() + ": " + std::string(what) + ": " + std::strerror(error_number));
 }
 
-/// Closes on the way out.
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
+FileIdentity IdentityFrom(const struct stat& info) {
+  return {.size_bytes = static_cast<uint64_t>(info.st_size),
+          .inode = static_cast<uint64_t>(info.st_ino),
+          .modified_ns = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
 
- private:
-  int fd_;
+struct OpenedFile {
+  FileDescriptor fd;
+  FileIdentity identity;
 };
 
-/// Opens a regular file for reading and tells its size.
-Result<std::pair<int, size_t>> OpenForRead(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoError(path, "cannot open", errno);
+/// Opens a regular file for reading.
+Result<OpenedFile> OpenForRead(const std::filesystem::path& path) {
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return ErrnoError(path, "cannot open", errno);
   struct stat info{};
-  if (::fstat(fd, &info) != 0) {
-    const int error_number = errno;
-    ::close(fd);
-    return ErrnoError(path, "cannot stat", error_number);
-  }
+  if (::fstat(fd.get(), &info) != 0) return ErrnoError(path, "cannot stat", errno);
   if (!S_ISREG(info.st_mode)) {
-    ::close(fd);
     return Error(ErrorCode::kInvalidArgument, path.string() + ": not a regular file");
   }
-  return std::pair(fd, static_cast<size_t>(info.st_size));
+  return OpenedFile{.fd = std::move(fd), .identity = IdentityFrom(info)};
 }
 
 }  // namespace
 
 Result<std::string> ReadTextFile(const std::filesystem::path& path, size_t max_bytes) {
-  HM_ASSIGN(auto opened, OpenForRead(path));
-  const FileDescriptor fd(opened.first);
-  if (opened.second > max_bytes) {
-    return Error(ErrorCode::kResourceExhausted,
-                 path.string() + ": " + std::to_string(opened.second) + " bytes, more than the " +
-                     std::to_string(max_bytes) + " read at most");
+  HM_ASSIGN(const OpenedFile opened, OpenForRead(path));
+  const size_t size_bytes = opened.identity.size_bytes;
+  if (size_bytes > max_bytes) {
+    return Error(ErrorCode::kResourceExhausted, path.string() + ": " + std::to_string(size_bytes) +
+                                                    " bytes, more than the " +
+                                                    std::to_string(max_bytes) + " read at most");
   }
-  std::string text(opened.second, '\0');
+  std::string text(size_bytes, '\0');
   size_t done = 0;
   while (done < text.size()) {
-    const ssize_t got = ::read(fd.get(), text.data() + done, text.size() - done);
+    const ssize_t got = ::read(opened.fd.get(), text.data() + done, text.size() - done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return ErrnoError(path, "cannot read", errno);
     if (got == 0) break;  // The file shrank since fstat: what is there is what it holds.
@@ -72,6 +65,15 @@ Result<std::string> ReadTextFile(const std::filesystem::path& path, size_t max_b
   }
   text.resize(done);
   return text;
+}
+
+Result<FileIdentity> IdentityOf(const std::filesystem::path& path) {
+  struct stat info{};
+  if (::stat(path.c_str(), &info) != 0) return ErrnoError(path, "cannot stat", errno);
+  if (!S_ISREG(info.st_mode)) {
+    return Error(ErrorCode::kInvalidArgument, path.string() + ": not a regular file");
+  }
+  return IdentityFrom(info);
 }
 
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view content) {
@@ -97,13 +99,13 @@ Status WriteFileAtomic(const std::filesystem::path& path, std::string_view conte
 }
 
 Result<MappedFile> MappedFile::Open(const std::filesystem::path& path) {
-  HM_ASSIGN(auto opened, OpenForRead(path));
-  const FileDescriptor fd(opened.first);
+  HM_ASSIGN(const OpenedFile opened, OpenForRead(path));
   MappedFile file;
   file.path_ = path;
-  file.size_bytes_ = opened.second;
-  if (opened.second == 0) return file;
-  void* data = ::mmap(nullptr, opened.second, PROT_READ, MAP_SHARED, fd.get(), 0);
+  file.identity_ = opened.identity;
+  file.size_bytes_ = opened.identity.size_bytes;
+  if (file.size_bytes_ == 0) return file;
+  void* data = ::mmap(nullptr, file.size_bytes_, PROT_READ, MAP_SHARED, opened.fd.get(), 0);
   if (data == MAP_FAILED) return ErrnoError(path, "cannot map", errno);
   file.data_ = static_cast<const std::byte*>(data);
   return file;
@@ -111,11 +113,13 @@ Result<MappedFile> MappedFile::Open(const std::filesystem::path& path) {
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
+      identity_(other.identity_),
       data_(std::exchange(other.data_, nullptr)),
       size_bytes_(std::exchange(other.size_bytes_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(identity_, other.identity_);
   std::swap(data_, other.data_);
   std::swap(size_bytes_, other.size_bytes_);
   return *this;
@@ -131,6 +135,12 @@ void MappedFile::WillNeed(size_t offset, size_t length) const {
   const size_t begin = offset / page * page;
   const size_t end = std::min(size_bytes_, offset + std::min(length, size_bytes_ - offset));
   (void)::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
+void MappedFile::Release() const {
+  if (size_bytes_ > 0) {
+    (void)::madvise(const_cast<std::byte*>(data_), size_bytes_, MADV_DONTNEED);
+  }
 }
 
 void MappedFile::NoReadAround() const {

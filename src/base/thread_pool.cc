@@ -4,9 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <fstream>
-#include <set>
-#include <string>
+#include <utility>
 
 #include "base/check.h"
 
@@ -28,13 +26,34 @@ inline void CpuRelax() {
 #endif
 }
 
+/// Lets the calling thread run on these cpus only. What the system refuses (a container that lost
+/// some) is no error: the thread then runs anywhere.
+void RunOn(const std::vector<int>& cpus) {
+  if (cpus.empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) {
+    if (cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  }
+  (void)::sched_setaffinity(0, sizeof(set), &set);
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
-  HM_CHECK(num_threads >= 1);
+ThreadPool::ThreadPool(int num_threads) : ThreadPool(ThreadLayout::Anywhere(num_threads)) {}
+
+ThreadPool::ThreadPool(ThreadLayout layout)
+    : layout_(std::move(layout)), shards_(layout_.shards.size()) {
+  HM_CHECK(!layout_.seats.empty());
+  HM_CHECK(!layout_.shards.empty());
+  HM_CHECK(layout_.shards.size() <= ThreadLayout::kMaxShards);
+  const int num_threads = static_cast<int>(layout_.seats.size());
   workers_.reserve(static_cast<size_t>(num_threads - 1));
   for (int thread = 1; thread < num_threads; ++thread) {
-    workers_.emplace_back([this, thread] { WorkerMain(thread); });
+    workers_.emplace_back([this, thread] {
+      RunOn(layout_.seats[static_cast<size_t>(thread)].cpus);
+      WorkerMain(thread);
+    });
   }
 }
 
@@ -47,26 +66,34 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::Run(size_t count, Function function, const void* context) {
-  HM_CHECK(count < kClosed);
-  const uint64_t job = ((state_.load(std::memory_order_relaxed) >> 32) + 1) << 32;
-  // Whoever sees one of the stores below has seen this one too, and cannot claim an index of the
-  // old job.
-  state_.store(job | kClosed);
+void ThreadPool::SeatCaller() const { RunOn(layout_.seats[0].cpus); }
+
+void ThreadPool::Run(const Indices& indices, Function function, const void* context) {
+  HM_CHECK(indices.count < kClosed);
+  HM_DCHECK(indices.ends.empty() || indices.ends.size() == shards_.size());
+  const uint64_t job = ((shards_[0].state.load(std::memory_order_relaxed) >> 32) + 1) << 32;
+  // Whoever sees one of the stores below has seen these too, and cannot claim an index of the old
+  // job.
+  for (Shard& shard : shards_) shard.state.store(job | kClosed);
   function_.store(function, std::memory_order_release);
   context_.store(context, std::memory_order_release);
-  count_.store(static_cast<uint32_t>(count), std::memory_order_release);
   done_.store(0, std::memory_order_relaxed);
-  state_.store(job);  // Opens the job.
+  size_t begin = 0;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const size_t end = indices.ends.empty() ? ShardBegin(indices.count, i + 1) : indices.ends[i];
+    shards_[i].end.store(static_cast<uint32_t>(end), std::memory_order_release);
+    shards_[i].state.store(job | begin);  // Opens the shard.
+    begin = end;
+  }
   if (sleepers_.load() > 0) {
-    // Taking the mutex orders this wake-up after the sleeper's look at state_.
+    // Taking the mutex orders this wake-up after the sleeper's look at the shards.
     {
       std::lock_guard lock(mutex_);
     }
     wake_.notify_all();
   }
   Drain(0);
-  for (int spins = 0; done_.load(std::memory_order_acquire) != count; ++spins) {
+  for (int spins = 0; done_.load(std::memory_order_acquire) != indices.count; ++spins) {
     // A worker that lost its core in the middle of an index must get the chance to run.
     if (spins > kSpinIterations) {
       std::this_thread::yield();
@@ -77,26 +104,38 @@ void ThreadPool::Run(size_t count, Function function, const void* context) {
 }
 
 bool ThreadPool::Drain(int thread) {
+  const size_t own = layout_.seats[static_cast<size_t>(thread)].shard;
   bool any = false;
-  uint64_t state = state_.load();
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    any = DrainShard(shards_[(own + i) % shards_.size()], thread) || any;
+  }
+  return any;
+}
+
+bool ThreadPool::DrainShard(Shard& shard, int thread) {
+  bool any = false;
+  uint64_t state = shard.state.load();
   for (;;) {
     const auto index = static_cast<uint32_t>(state & kIndexMask);
     const Function function = function_.load(std::memory_order_acquire);
     const void* context = context_.load(std::memory_order_acquire);
-    if (index >= count_.load(std::memory_order_acquire)) return any;
+    if (index >= shard.end.load(std::memory_order_acquire)) return any;
     // On failure `state` is the new value, and everything is read again.
-    if (!state_.compare_exchange_weak(state, state + 1)) continue;
+    if (!shard.state.compare_exchange_weak(state, state + 1)) continue;
     function(context, index, thread);
     done_.fetch_add(1, std::memory_order_release);
     any = true;
-    state = state_.load();
+    state = shard.state.load();
   }
 }
 
+bool ThreadPool::HasWork() const {
+  return std::ranges::any_of(shards_, [](const Shard& shard) {
+    return (shard.state.load() & kIndexMask) < shard.end.load(std::memory_order_acquire);
+  });
+}
+
 void ThreadPool::WorkerMain(int thread) {
-  auto has_work = [this] {
-    return (state_.load() & kIndexMask) < count_.load(std::memory_order_acquire);
-  };
   int idle_spins = 0;
   while (!stopping_.load()) {
     if (Drain(thread)) {
@@ -109,28 +148,12 @@ void ThreadPool::WorkerMain(int thread) {
     }
     std::unique_lock lock(mutex_);
     sleepers_.fetch_add(1);
-    wake_.wait(lock, [&] { return stopping_.load() || has_work(); });
+    wake_.wait(lock, [this] { return stopping_.load() || HasWork(); });
     sleepers_.fetch_sub(1);
     idle_spins = 0;
   }
 }
 
-int DefaultThreadCount() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (::sched_getaffinity(0, sizeof(allowed), &allowed) != 0) {
-    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  }
-  // SMT siblings share one line of thread_siblings_list; each distinct line is a physical core.
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
-                       "/topology/thread_siblings_list");
-    std::string line;
-    cores.insert(std::getline(file, line) ? line : "cpu" + std::to_string(cpu));
-  }
-  return static_cast<int>(std::max<size_t>(1, cores.size()));
-}
+int DefaultThreadCount() { return std::max(1, ReadTopology().num_cores()); }
 
 }  // namespace halfmoon

@@ -62,6 +62,84 @@ TEST(ThreadPool, Destroyed_WithoutOrRightAfterWork_Joins) {
   }
 }
 
+ThreadLayout Layout(const std::vector<int>& threads) {
+  ThreadLayout layout;
+  for (const int count : threads) {
+    for (int i = 0; i < count; ++i) layout.seats.push_back({.shard = layout.shards.size()});
+    layout.shards.push_back({.num_threads = count});
+  }
+  return layout;
+}
+
+TEST(ThreadPool, Shards_EachIndexOnceWhateverTheEnds) {
+  for (const std::vector<int>& threads : {std::vector<int>{1, 1}, {2, 1}, {1, 2, 1, 3}}) {
+    ThreadPool pool(Layout(threads));
+    const size_t shards = threads.size();
+    ASSERT_EQ(pool.num_shards(), shards);
+    for (int round = 0; round < 300; ++round) {
+      const auto count = static_cast<size_t>(round);
+      std::vector<std::atomic<int>> runs(count);
+      pool.ParallelFor(count, [&](size_t i, int) { runs[i].fetch_add(1); });
+      // Everything in one shard, its neighbours have nothing.
+      std::vector<size_t> ends(shards, count);
+      for (size_t s = 0; s < static_cast<size_t>(round) % shards; ++s) ends[s] = 0;
+      pool.ParallelForShards(ends, [&](size_t i, int) { runs[i].fetch_add(1); });
+      for (const auto& n : runs) ASSERT_EQ(n.load(), 2) << round;
+    }
+  }
+}
+
+TEST(ThreadPool, ShardBegin_InProportionToThreads) {
+  const ThreadPool pool(Layout({1, 3}));
+  EXPECT_EQ(pool.ShardBegin(16, 0), 0u);
+  EXPECT_EQ(pool.ShardBegin(16, 1), 4u);
+  EXPECT_EQ(pool.ShardBegin(16, 2), 16u);
+  EXPECT_EQ(pool.ShardBegin(1, 1), 0u);
+}
+
+// While the other shard is held in its first index, each thread takes those of its own.
+TEST(ThreadPool, Shards_OwnIndicesFirstThenThoseOfOthers) {
+  ThreadPool pool(Layout({1, 1}));
+  std::atomic<bool> release{false};
+  std::vector<int> thread_of(8, -1);
+  pool.ParallelFor(8, [&](size_t i, int thread) {
+    thread_of[i] = thread;
+    // Index 4 is the worker's first, unless the caller got there because the worker never woke.
+    if (i == 4 && thread == 1) {
+      while (!release.load()) std::this_thread::yield();
+    }
+    if (i == 7) release.store(true);
+  });
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_TRUE(thread_of[4] != 1 || thread_of[i] == 0) << i;
+  }
+  for (const int thread : thread_of) EXPECT_GE(thread, 0);
+}
+
+TEST(ThreadPool, PinnedSeats_ThreadsRunThere) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &allowed)) ++cpu;
+  ThreadLayout layout = Layout({2});
+  for (ThreadSeat& seat : layout.seats) seat.cpus = {cpu};
+  ThreadPool pool(layout);
+  std::atomic<int> elsewhere{0};
+  std::thread caller([&] {
+    pool.SeatCaller();
+    pool.ParallelFor(1000, [&](size_t, int) { elsewhere += ::sched_getcpu() != cpu ? 1 : 0; });
+  });
+  caller.join();
+  EXPECT_EQ(elsewhere.load(), 0);
+  // A cpu that this machine does not have is no reason to stop.
+  layout.seats[1].cpus = {CPU_SETSIZE - 1};
+  ThreadPool nowhere(layout);
+  std::atomic<int> runs{0};
+  nowhere.ParallelFor(10, [&](size_t, int) { ++runs; });
+  EXPECT_EQ(runs.load(), 10);
+}
+
 TEST(DefaultThreadCount, ThisMachine_IsAtLeastOne) {
   EXPECT_GE(DefaultThreadCount(), 1);
   EXPECT_LE(DefaultThreadCount(), CPU_SETSIZE);

@@ -125,6 +125,18 @@ std::vector<fs::path> FileCheckpoint::files() const {
   return paths;
 }
 
+std::vector<SourceFile> FileCheckpoint::sources() const {
+  std::vector<SourceFile> sources;
+  for (const WeightFile& f : parts_.files) {
+    sources.push_back({.path = f.file.path(), .identity = f.file.identity()});
+  }
+  return sources;
+}
+
+void FileCheckpoint::Release() const {
+  for (const WeightFile& f : parts_.files) f.file.Release();
+}
+
 std::optional<FileRange> FileCheckpoint::Locate(std::span<const std::byte> bytes) const {
   for (size_t i = 0; i < parts_.files.size(); ++i) {
     const std::span<const std::byte> all = parts_.files[i].file.bytes();

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 #include "tensor/tensor.h"
@@ -70,6 +71,12 @@ struct FileRange {
   size_t size_bytes = 0;
 };
 
+/// A weight file as it was when it was opened.
+struct SourceFile {
+  std::filesystem::path path;
+  FileIdentity identity;
+};
+
 /// What a file says of its own licence, as its authors wrote it; empty where they said nothing.
 struct StatedLicense {
   std::string name;
@@ -110,6 +117,10 @@ class Checkpoint {
   virtual void PrefetchOnly(const std::function<bool(std::string_view name)>&) const {}
   /// The weight files; empty where the weights lie in none.
   virtual std::vector<std::filesystem::path> files() const { return {}; }
+  /// The same with what tells each from a changed one.
+  virtual std::vector<SourceFile> sources() const { return {}; }
+  /// Gives back the memory of pages that were touched (MappedFile::Release). A hint.
+  virtual void Release() const {}
   /// Where the bytes of a view of this checkpoint lie; nullopt where they are in no file. Does not
   /// touch the bytes.
   virtual std::optional<FileRange> Locate(std::span<const std::byte>) const { return std::nullopt; }

@@ -53,6 +53,8 @@ class FileCheckpoint final : public Checkpoint {
   void Prefetch() const override;
   void PrefetchOnly(const std::function<bool(std::string_view name)>& wanted) const override;
   std::vector<std::filesystem::path> files() const override;
+  std::vector<SourceFile> sources() const override;
+  void Release() const override;
   std::optional<FileRange> Locate(std::span<const std::byte> bytes) const override;
 
  private:

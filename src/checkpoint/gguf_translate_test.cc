@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "checkpoint/gguf_test_file.h"
+#include "checkpoint/gguf_translated_for_test.h"
 
 namespace halfmoon::checkpoint {
 namespace {
@@ -17,27 +18,6 @@ namespace {
 using tensor::DType;
 using tensor::Shape;
 using testing::HasSubstr;
-
-struct Translated {
-  json::object config;
-  TensorMap tensors;
-};
-
-Result<Translated> Translate(const std::string& bytes) {
-  HM_ASSIGN(const GgufFile file, ParseGguf(BytesOf(bytes)));
-  Translated result;
-  HM_ASSIGN(result.config, GgufConfig(file));
-  HM_ASSIGN(result.tensors, GgufTensors(file, result.config));
-  return result;
-}
-
-void ExpectError(const GgufTestFile& file, ErrorCode code, std::string_view message) {
-  const std::string bytes = file.Build();
-  const auto translated = Translate(bytes);
-  ASSERT_FALSE(translated.ok()) << message;
-  EXPECT_EQ(translated.error().code(), code) << translated.error().message();
-  EXPECT_THAT(translated.error().message(), HasSubstr(message));
-}
 
 float FirstFloat(const StoredTensor& stored) {
   float value;

@@ -162,6 +162,16 @@ Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, 
   HM_TRY(CheckAtLeastOne("max_queued", options.max_queued));
   HM_TRY(CheckAtLeastOne("step_tokens", options.step_tokens));
   HM_TRY(CheckAtLeastOne("stream_capacity", options.stream_capacity));
+  if (!(options.decode_share >= 0.0 && options.decode_share < 1.0)) {
+    return Error(ErrorCode::kInvalidArgument, "decode_share is " +
+                                                  std::to_string(options.decode_share) +
+                                                  ", must be at least 0 and below 1");
+  }
+  if (options.max_stall_us < 1) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "max_stall_us is " + std::to_string(options.max_stall_us) + ", must be at least 1");
+  }
   const SpeculationOptions& speculation = options.speculation;
   HM_TRY(CheckAtLeastOne("speculation.max_tokens", speculation.max_tokens));
   const kernels::KvLayout& layout = model->kv_layout();
@@ -177,6 +187,8 @@ Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, 
   StepLoop::Config config;
   config.table.num_pages = static_cast<int32_t>(num_pages);
   config.table.prefix_cache = options.prefix_cache;
+  config.share = {.decode_share = options.decode_share,
+                  .max_stall_us = static_cast<double>(options.max_stall_us)};
   sched::Limits& limits = config.table.limits;
   limits.block_size = layout.block_size;
   limits.step_tokens = std::min<int32_t>(options.step_tokens, model->max_step_tokens());

@@ -144,6 +144,11 @@ struct EngineOptions {
   int step_tokens = 512;      ///< token budget of a step
   int stream_capacity = 256;  ///< events buffered per request
   bool prefix_cache = true;
+  /// Part of their speed that running answers keep while one prompt is read beside them, [0, 1),
+  /// by what steps are measured to cost (sched::ShareOptions); 0: prompts take whole steps.
+  double decode_share = 0.7;
+  /// Most time that the prompt tokens of one step add to it, as long as others wait for theirs.
+  TimeUs max_stall_us = 200'000;
   SpeculationOptions speculation;
 };
 
@@ -159,6 +164,11 @@ struct EngineStats {
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;
+  /// Steps in which prompts waited so that running answers keep their share.
+  uint64_t prompt_wait_steps = 0;
+  double decode_step_us = 0.0;  ///< what the last step that decoded takes without prompt tokens
+  /// Tokens of a prompt's beginning that one step may read beside running answers; 0: not measured.
+  int32_t prompt_chunk_tokens = 0;
   uint64_t drafts = 0;                 ///< steps of a sequence that had guesses to check
   uint64_t draft_tokens = 0;           ///< guesses in them
   uint64_t accepted_draft_tokens = 0;  ///< of these, what came true

@@ -18,6 +18,7 @@ class ModelAdapter final : public StepModel {
   int32_t max_step_tokens() const override { return model_->options().max_step_tokens; }
   int32_t max_sequences() const override { return model_->options().max_sequences; }
   std::string fingerprint() const override { return model_->fingerprint(); }
+  void SeatCaller() override { model_->SeatCaller(); }
   Status Forward(std::span<const model::SequenceChunk> chunks) override {
     return model_->Forward(chunks);
   }

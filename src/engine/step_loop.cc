@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/log.h"
 #include "engine/row_scan.h"
 #include "kernels/paged_kv.h"
 
@@ -35,6 +36,13 @@ Status CallForeign(const char* what, const Function& function) {
   }
 }
 
+// Tokens of a prompt's beginning that a step has beside sequences that decode; 0: not known.
+int32_t ChunkTokens(const sched::PromptLimit& limit, int32_t step_tokens) {
+  if (limit.cost.token_us <= 0.0) return 0;
+  const int32_t tokens = limit.cost.TokensWithin(limit.most_us - limit.cost.fixed_us, 0);
+  return std::clamp(tokens, 1, step_tokens);
+}
+
 }  // namespace
 
 StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
@@ -45,10 +53,12 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
       mailbox_(mailbox),
       max_request_tokens_(config.max_request_tokens),
       block_size_(config.table.limits.block_size),
+      step_tokens_(config.table.limits.step_tokens),
       fingerprint_(model->fingerprint()),
       memory_(std::move(memory)),
       table_(config.table),
       sampler_(model->vocab_size()),
+      time_share_(config.share),
       speculator_(std::move(speculator)) {
   const auto max_running = static_cast<size_t>(config.table.limits.max_running);
   chunks_.reserve(max_running);
@@ -60,6 +70,7 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
 }
 
 void StepLoop::Run() {
+  model_->SeatCaller();
   while (!mailbox_->stop.load(std::memory_order_acquire)) {
     TakeSubmissions();
     DropCancelled();
@@ -118,7 +129,7 @@ bool StepLoop::RunStep() {
   ProposeGuesses(plan.shares);
   BuildChunks(plan.shares);
   ++stats_.steps;
-  if (Forward(plan.shares)) AfterForward(plan.shares);
+  if (Forward(plan)) AfterForward(plan.shares);
   return true;
 }
 
@@ -170,7 +181,8 @@ model::LogitsMode StepLoop::LogitsFor(const Active& active, const sched::Sequenc
                                                       : model::LogitsMode::kNone;
 }
 
-bool StepLoop::Forward(const std::vector<sched::Share>& shares) {
+bool StepLoop::Forward(const sched::Plan& plan) {
+  const std::vector<sched::Share>& shares = plan.shares;
   if (speculator_ != nullptr) {
     size_t tokens = 0;
     bool prefill = false;
@@ -181,14 +193,52 @@ bool StepLoop::Forward(const std::vector<sched::Share>& shares) {
     speculator_->BeginForward(static_cast<int32_t>(tokens), prefill);
   }
   Status step;
+  const TimeUs begin_us = clock_->NowUs();
   Status status = CallForeign("the model's step", [&] { step = model_->Forward(chunks_); });
   if (status.ok()) status = std::move(step);
   if (status.ok()) {
+    CountTime(plan, clock_->NowUs() - begin_us);
     if (speculator_ != nullptr) speculator_->EndForward();
     return true;
   }
   for (const sched::Share& share : shares) Finish(share.id, FinishReason::kError, status.error());
   return false;
+}
+
+// Of the step that chunks_ describe: learns what it cost, and says what prompts may take of the
+// next.
+void StepLoop::CountTime(const sched::Plan& plan, TimeUs step_us) {
+  StepSample sample{.prompt_tokens = plan.prompt_tokens, .us = static_cast<double>(step_us)};
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    const auto tokens = static_cast<int32_t>(chunks_[i].ids.size());
+    const sched::Sequence& sequence = table_.At(plan.shares[i].id);
+    if (static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens == 1) {
+      sample.decode_rows += tokens;
+    } else {
+      sample.attended += tokens * (chunks_[i].start + (tokens + 1) / 2.0);
+    }
+  }
+  costs_.Observe(sample);
+  const double decode_us = costs_.DecodeUs(sample.decode_rows);
+  time_share_.Count({.decoding = plan.decoding,
+                     .prompts = plan.prompts,
+                     .prompt_tokens = plan.prompt_tokens,
+                     .decode_us = decode_us,
+                     .step_us = sample.us});
+  const sched::PromptLimit limit =
+      time_share_.Limit(costs_.prompt(), costs_.DecodeUs(std::max(1, sample.decode_rows)));
+  table_.SetPromptLimit(limit);
+  if (plan.decoding == 0) return;
+  stats_.decode_step_us = decode_us;
+  stats_.prompt_chunk_tokens = ChunkTokens(limit, step_tokens_);
+  if (plan.prompts == 0) return;
+  if (plan.prompt_tokens == 0) ++stats_.prompt_wait_steps;
+  if (limit.cost.token_us > 0.0 && decode_us > 0.0 && !std::exchange(told_sharing_, true)) {
+    HM_LOG_INFO(
+        "a step that decodes takes {:.1f} ms; beside it a prompt is read {} tokens at a time, as "
+        "often as --decode-share allows",
+        decode_us * 1e-3, stats_.prompt_chunk_tokens);
+  }
 }
 
 void StepLoop::AfterForward(const std::vector<sched::Share>& shares) {

@@ -15,8 +15,10 @@
 #include "engine/event_stream.h"
 #include "engine/sampler.h"
 #include "engine/speculator.h"
+#include "engine/step_cost.h"
 #include "engine/step_model.h"
 #include "sched/sequence_table.h"
+#include "sched/time_share.h"
 #include "store/page_memory.h"
 
 namespace halfmoon::engine {
@@ -45,6 +47,7 @@ class StepLoop {
   struct Config {
     sched::TableOptions table;
     int32_t max_request_tokens = 0;
+    sched::ShareOptions share;
   };
   /// Borrows all but the memory and the speculator, which may be null: no guesses.
   StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
@@ -89,7 +92,8 @@ class StepLoop {
   bool RunStep();
   void NoteAdmitted(const std::vector<sched::SeqId>& ids);
   void BuildChunks(const std::vector<sched::Share>& shares);
-  bool Forward(const std::vector<sched::Share>& shares);
+  bool Forward(const sched::Plan& plan);
+  void CountTime(const sched::Plan& plan, TimeUs step_us);
   void AfterForward(const std::vector<sched::Share>& shares);
   void TakeRows(size_t chunk, const sched::Share& share, std::span<const float> rows);
   model::LogitsMode LogitsFor(const Active& active, const sched::Sequence& sequence, int32_t tokens,
@@ -119,12 +123,16 @@ class StepLoop {
   Mailbox* const mailbox_;
   const int32_t max_request_tokens_;
   const int32_t block_size_;
+  const int32_t step_tokens_;
   const std::string fingerprint_;
   store::PageMemory memory_;
   sched::SequenceTable table_;
   Sampler sampler_;
   std::map<sched::SeqId, Active> active_;
   uint64_t next_id_ = 1;
+  StepCosts costs_;
+  sched::TimeShare time_share_;
+  bool told_sharing_ = false;
   EngineStats stats_;
   const std::unique_ptr<Speculator> speculator_;  // null without speculation
   // Buffers of a step.

@@ -22,6 +22,8 @@ class StepModel {
   virtual int32_t max_step_tokens() const = 0;
   virtual int32_t max_sequences() const = 0;
   virtual std::string fingerprint() const = 0;
+  /// Called first of all on the engine thread.
+  virtual void SeatCaller() {}
   virtual Status Forward(std::span<const model::SequenceChunk> chunks) = 0;
   virtual std::span<const float> logits() const = 0;
   virtual model::ExpertStats expert_stats() const { return {}; }

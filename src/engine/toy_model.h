@@ -47,14 +47,16 @@ class ToyModel final : public StepModel {
                 .num_kv_heads = 1,
                 .head_dim = 4,
                 .block_size = options.block_size,
-                .type = kernels::KvType::kF32} {}
+                .k_type = kernels::KvType::kF32,
+                .v_type = kernels::KvType::kF32} {}
 
   static size_t PageBytes(int block_size) {
     return kernels::KvLayout{.num_layers = 1,
                              .num_kv_heads = 1,
                              .head_dim = 4,
                              .block_size = block_size,
-                             .type = kernels::KvType::kF32}
+                             .k_type = kernels::KvType::kF32,
+                             .v_type = kernels::KvType::kF32}
         .page_bytes();
   }
 

@@ -2,117 +2,23 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <numeric>
+#include <string>
 
 #include "base/check.h"
-#include "kernels/attention_state.h"
+#include "kernels/attention_plan.h"
 #include "kernels/for_rows.h"
 #include "kernels/registry.h"
 
 namespace halfmoon::kernels {
 namespace {
 
-// State rows (query x head) that attend together: enough to reuse keys and values from the cache,
-// few enough that their states stay there too.
-constexpr int64_t kItemRows = 64;
-// State rows of an item over latents, where there are many: staging a split takes as long as
-// attending to it from about ten rows.
-constexpr int64_t kMaxLatentItemRows = 256;
 // Below this many items a thread, splits of one item run on different threads.
 constexpr int64_t kItemsPerThread = 8;
 // Bound of the scratch for that; past it, items run whole.
 constexpr int64_t kMaxSplitFloats = 4 << 20;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// What all items of one call share.
-struct Problem {
-  const KvLayout& layout;
-  int layer;
-  const AttentionShape& shape;
-  std::span<const AttentionSequence> sequences;
-  const float* q;
-  int64_t q_stride;
-  float* out;
-  int64_t out_stride;
-  const KeySelection* selection = nullptr;
-  int64_t item_rows = kItemRows;
-
-  bool latent() const { return layout.kind == KvKind::kLatent; }
-  /// Query heads that an item computes together: those of a KV head, or, where all share one
-  /// latent, as many as an item has rows.
-  int64_t group() const {
-    return latent() ? std::gcd(int64_t{shape.num_heads}, kItemRows)
-                    : shape.num_heads / layout.num_kv_heads;
-  }
-  int64_t head_blocks() const { return shape.num_heads / group(); }
-  int64_t value_dim() const { return latent() ? layout.value_dim : shape.head_dim; }
-  int64_t item_queries() const {
-    return selection != nullptr ? 1 : std::max<int64_t>(1, item_rows / group());
-  }
-  /// Queries of an item that attend together.
-  int64_t block_queries() const { return std::max<int64_t>(1, kItemRows / group()); }
-  int64_t stride() const { return AttendStateStride(value_dim()); }
-  int64_t block_floats() const { return block_queries() * group() * stride(); }
-  int64_t item_floats() const { return item_queries() * group() * stride(); }
-  /// Width of a staged value row: whole vectors.
-  int64_t staged_values() const { return CeilDiv(value_dim(), kKvLane) * kKvLane; }
-  /// Floats of a thread's staged split.
-  int64_t stage_floats() const {
-    return latent() ? kAttentionSplit * (shape.head_dim + staged_values()) : 0;
-  }
-  int64_t num_items() const {
-    int64_t blocks = 0;
-    for (const AttentionSequence& s : sequences) blocks += CeilDiv(s.count, item_queries());
-    return blocks * head_blocks();
-  }
-};
-
-// One (sequence, block of heads, block of queries) and the splits that its queries see.
-struct Item {
-  const AttentionSequence* sequence;
-  int32_t head_block;
-  int32_t first_query;
-  int32_t num_queries;
-  int32_t first_split;
-  int32_t end_split;
-  int32_t num_positions;  // positions 0 .. num_positions - 1 are seen by the last query
-  const int32_t* chosen;  // of these, those that the query sees; null: all
-};
-
-Item ItemAt(const Problem& problem, int64_t index) {
-  const int64_t head_blocks = problem.head_blocks();
-  const AttentionSequence* sequence = problem.sequences.data();
-  int64_t block = index / head_blocks;
-  int64_t blocks = CeilDiv(sequence->count, problem.item_queries());
-  while (block >= blocks) {
-    block -= blocks;
-    ++sequence;
-    blocks = CeilDiv(sequence->count, problem.item_queries());
-  }
-  // Last queries first: they see the most.
-  block = blocks - 1 - block;
-  Item item;
-  item.sequence = sequence;
-  item.head_block = static_cast<int32_t>(index % head_blocks);
-  item.first_query = static_cast<int32_t>(block * problem.item_queries());
-  item.num_queries = static_cast<int32_t>(
-      std::min<int64_t>(problem.item_queries(), sequence->count - item.first_query));
-  const int32_t first_position = sequence->start + item.first_query;
-  item.num_positions = first_position + item.num_queries;
-  item.chosen = nullptr;
-  if (problem.selection != nullptr) {
-    // The positions that a query has chosen are numbered from 0, and splits count those numbers:
-    // what a query sees depends on its choice alone, and a choice of all is dense attention.
-    const int64_t row = sequence->row + item.first_query;
-    item.chosen = problem.selection->positions + row * problem.selection->stride;
-    item.num_positions = problem.selection->counts[row];
-  }
-  const int32_t window = problem.shape.sliding_window;
-  item.first_split = window > 0 ? std::max(0, first_position + 1 - window) / kAttentionSplit : 0;
-  item.end_split = static_cast<int32_t>(CeilDiv(item.num_positions, kAttentionSplit));
-  return item;
-}
+using Problem = AttentionProblem;
+using Item = AttentionItem;
 
 // Some queries of an item, counted from its first.
 struct Queries {
@@ -145,9 +51,12 @@ void AttendHeads(const Stream& stream, const Problem& problem, const Item& item,
   args.page_table = item.sequence->kv.page_table.data();
   args.k_offset = layout.k_offset(problem.layer, item.head_block);
   args.v_offset = layout.v_offset(problem.layer, item.head_block);
+  args.k_row_bytes = layout.k_row_bytes();
+  args.v_row_bytes = layout.v_row_bytes();
   args.block_size = layout.block_size;
   args.value_dim = problem.shape.head_dim;
-  args.type = layout.type;
+  args.k_type = layout.k_type;
+  args.v_type = layout.v_type;
   args.window = problem.shape.sliding_window;
   args.begin = split * kAttentionSplit;
   args.end = std::min(item.num_positions, (split + 1) * kAttentionSplit);
@@ -161,8 +70,8 @@ int32_t PositionsOf(const Item& item, int32_t split) {
 
 // The split's latent rows become K and V of one KV head in `stage`, one page of a split's size, for
 // the kernel that attends to heads.
-void StageSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
-                float* stage) {
+void StageLatents(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                  float* stage) {
   const KvLayout& layout = problem.layout;
   const int32_t begin = split * kAttentionSplit;
   StageLatentArgs staged;
@@ -170,18 +79,49 @@ void StageSplit(const Stream& stream, const Problem& problem, const Item& item, 
   staged.page_bytes = layout.page_bytes();
   staged.page_table = item.sequence->kv.page_table.data();
   staged.row_offset = layout.k_offset(problem.layer, 0);
+  staged.row_bytes = layout.k_row_bytes();
   staged.block_size = layout.block_size;
   staged.head_dim = layout.head_dim;
   staged.value_dim = layout.value_dim;
   staged.value_stride = static_cast<int32_t>(problem.staged_values());
   staged.key_stride = layout.head_dim;
-  staged.type = layout.type;
+  staged.type = layout.k_type;
   staged.positions = item.chosen != nullptr ? item.chosen + begin : nullptr;
   staged.first = begin;
   staged.count = PositionsOf(item, split);
   staged.keys = stage;
   staged.values = stage + int64_t{kAttentionSplit} * layout.head_dim;
   stream.table().stage_latent(staged);
+}
+
+// The same for the K and V of heads.
+void StageHeads(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                float* stage) {
+  const KvLayout& layout = problem.layout;
+  StageHeadsArgs staged;
+  staged.pages = item.sequence->kv.base;
+  staged.page_bytes = layout.page_bytes();
+  staged.page_table = item.sequence->kv.page_table.data();
+  staged.k_offset = layout.k_offset(problem.layer, item.head_block);
+  staged.v_offset = layout.v_offset(problem.layer, item.head_block);
+  staged.k_row_bytes = layout.k_row_bytes();
+  staged.v_row_bytes = layout.v_row_bytes();
+  staged.block_size = layout.block_size;
+  staged.head_dim = layout.head_dim;
+  staged.k_type = layout.k_type;
+  staged.v_type = layout.v_type;
+  staged.first = split * kAttentionSplit;
+  staged.count = PositionsOf(item, split);
+  staged.keys = stage;
+  staged.values = stage + int64_t{kAttentionSplit} * layout.head_dim;
+  stream.table().stage_heads(staged);
+}
+
+void StageSplit(const Stream& stream, const Problem& problem, const Item& item, int32_t split,
+                float* stage) {
+  if (!problem.stages(item.num_queries)) return;
+  if (problem.latent()) return StageLatents(stream, problem, item, split, stage);
+  StageHeads(stream, problem, item, split, stage);
 }
 
 void AttendStaged(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
@@ -193,36 +133,39 @@ void AttendStaged(const Stream& stream, const Problem& problem, const Item& item
   args.v_offset = static_cast<size_t>(kAttentionSplit * problem.layout.head_dim) * sizeof(float);
   args.block_size = kAttentionSplit;
   args.value_dim = static_cast<int32_t>(problem.staged_values());
-  args.type = KvType::kF32;
+  args.k_type = args.v_type = KvType::kF32;
+  args.k_row_bytes = KvRowBytes(KvType::kF32, args.head_dim);
+  args.v_row_bytes = KvRowBytes(KvType::kF32, args.value_dim);
+  args.window = problem.shape.sliding_window;
   args.end = PositionsOf(item, split);
-  args.fetch_end = args.end;
   // Positions count from the begin of the split; a query with a choice sees all of it.
   args.position = item.chosen != nullptr ? args.end - 1 : args.position - split * kAttentionSplit;
   stream.table().attend(args);
 }
 
-// Requires that the split is staged, where the pages hold latents.
+// Requires that the split is staged, where the item stages.
 void AttendSplit(const Stream& stream, const Problem& problem, const Item& item, Queries queries,
                  int32_t split, int32_t end_split, const float* stage, float* state) {
-  if (problem.latent()) {
+  if (problem.stages(item.num_queries)) {
     AttendStaged(stream, problem, item, queries, split, stage, state);
   } else {
     AttendHeads(stream, problem, item, queries, split, end_split, state);
   }
 }
 
-void MergeItem(const Problem& problem, const Item& item, const float* from, float* to) {
-  MergeStates(problem.value_dim(), item.num_queries * problem.group(), from, to);
+void MergeItem(const Stream& stream, const Problem& problem, const Item& item, const float* from,
+               float* to) {
+  stream.table().merge_states(problem.value_dim(), item.num_queries * problem.group(), from, to);
 }
 
-void StoreItem(const Problem& problem, const Item& item, const float* state) {
+void StoreItem(const Stream& stream, const Problem& problem, const Item& item, const float* state) {
   const int64_t value_dim = problem.value_dim();
   for (int64_t i = 0; i < item.num_queries; ++i) {
     float* out = problem.out + (item.sequence->row + item.first_query + i) * problem.out_stride +
                  item.head_block * problem.group() * value_dim;
     for (int64_t h = 0; h < problem.group(); ++h) {
-      StoreState(value_dim, state + (i * problem.group() + h) * problem.stride(),
-                 out + h * value_dim);
+      stream.table().store_state(value_dim, state + (i * problem.group() + h) * problem.stride(),
+                                 out + h * value_dim);
     }
   }
 }
@@ -234,7 +177,7 @@ void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, f
   float* merged = next + problem.block_floats();
   const int64_t query_floats = problem.group() * problem.stride();
   for (int32_t split = item.first_split; split < item.end_split; ++split) {
-    if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+    StageSplit(stream, problem, item, split, stage);
     const auto block = static_cast<int32_t>(problem.block_queries());
     for (int32_t first = 0; first < item.num_queries; first += block) {
       const Queries queries{first, std::min(block, item.num_queries - first)};
@@ -242,10 +185,10 @@ void RunWholeItem(const Stream& stream, const Problem& problem, int64_t index, f
       float* state = split == item.first_split ? to : next;
       AttendSplit(stream, problem, item, queries, split, item.end_split, stage, state);
       if (state == to) continue;
-      MergeStates(problem.value_dim(), queries.count * problem.group(), next, to);
+      stream.table().merge_states(problem.value_dim(), queries.count * problem.group(), next, to);
     }
   }
-  StoreItem(problem, item, merged);
+  StoreItem(stream, problem, item, merged);
 }
 
 // Splits of items side by side: every item gets the same number of slots of the same size.
@@ -284,7 +227,7 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
     const auto end = static_cast<int32_t>(std::min<int64_t>(item.end_split, begin + run));
     float* stage = scratch + thread * problem.stage_floats();
     for (int32_t split = begin; split < end; ++split) {
-      if (problem.latent()) StageSplit(stream, problem, item, split, stage);
+      StageSplit(stream, problem, item, split, stage);
       AttendSplit(stream, problem, item, {0, item.num_queries}, split, end, stage,
                   slot(i, split - item.first_split));
     }
@@ -292,71 +235,13 @@ void RunSplitItems(const Stream& stream, const Problem& problem, int64_t items,
   ForRows(stream, items, plan.splits * plan.slot_floats, [&](int64_t i) {
     const Item item = ItemAt(problem, i);
     for (int32_t split = 1; split < item.end_split - item.first_split; ++split) {
-      MergeItem(problem, item, slot(i, split), slot(i, 0));
+      MergeItem(stream, problem, item, slot(i, split), slot(i, 0));
     }
-    StoreItem(problem, item, slot(i, 0));
+    StoreItem(stream, problem, item, slot(i, 0));
   });
 }
 
-void CheckPages(const KvLayout& layout, const AttentionSequence& sequence) {
-  const auto pages = static_cast<int64_t>(sequence.kv.page_table.size());
-  HM_CHECK(int64_t{sequence.start} + sequence.count <= pages * layout.block_size,
-           std::to_string(sequence.start + sequence.count) + " tokens on " + std::to_string(pages) +
-               " pages");
-}
-
-std::byte* PageOf(const KvLayout& layout, const AttentionSequence& sequence, int64_t position) {
-  const auto page = static_cast<size_t>(
-      sequence.kv.page_table[static_cast<size_t>(position / layout.block_size)]);
-  return sequence.kv.base + page * layout.page_bytes();
-}
-
 }  // namespace
-
-void WriteKv(const Stream& stream, const KvLayout& layout, int layer,
-             std::span<const AttentionSequence> sequences, const Rows& k, const Rows& v) {
-  for (const AttentionSequence& sequence : sequences) {
-    CheckPages(layout, sequence);
-    const int64_t row_work = int64_t{4} * layout.num_kv_heads * layout.head_dim;
-    ForRows(stream, sequence.count, row_work, [&](int64_t i) {
-      const int64_t position = sequence.start + i;
-      StoreKvArgs args;
-      args.page = PageOf(layout, sequence, position) + layout.k_offset(layer, 0);
-      args.slot = static_cast<int32_t>(position % layout.block_size);
-      args.block_size = layout.block_size;
-      args.num_kv_heads = layout.num_kv_heads;
-      args.head_dim = layout.head_dim;
-      args.type = layout.type;
-      args.k = k.row(sequence.row + i);
-      args.v = v.row(sequence.row + i);
-      stream.table().store_kv(args);
-    });
-  }
-}
-
-void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
-                   std::span<const AttentionSequence> sequences, const Rows& kv,
-                   const Rows& index_keys) {
-  for (const AttentionSequence& sequence : sequences) {
-    CheckPages(layout, sequence);
-    ForRows(stream, sequence.count, int64_t{4} * layout.head_dim, [&](int64_t i) {
-      const int64_t position = sequence.start + i;
-      std::byte* page = PageOf(layout, sequence, position);
-      StoreLatentArgs args;
-      args.slot = static_cast<int32_t>(position % layout.block_size);
-      args.row = page + layout.k_offset(layer, 0) +
-                 static_cast<size_t>(args.slot) * static_cast<size_t>(layout.head_dim) *
-                     layout.element_bytes();
-      args.head_dim = layout.head_dim;
-      args.index_keys = page + layout.index_offset(layer);
-      args.index_dim = layout.index_dim;
-      args.type = layout.type;
-      args.kv = kv.row(sequence.row + i);
-      args.index_key = layout.index_dim > 0 ? index_keys.row(sequence.row + i) : nullptr;
-      stream.table().store_latent(args);
-    });
-  }
-}
 
 void Attention(const Stream& stream, const KvLayout& layout, int layer, const AttentionShape& shape,
                std::span<const AttentionSequence> sequences, const Rows& q, const Rows& out,
@@ -370,8 +255,8 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
   Problem problem{layout,   layer,    shape,      sequences, q.data,
                   q.stride, out.data, out.stride, selection};
   const int64_t threads = stream.pool().num_threads();
-  if (problem.latent()) {
-    problem.item_rows = kMaxLatentItemRows;
+  if (problem.can_stage()) {
+    problem.item_rows = kMaxItemRows;
     while (problem.item_rows > kItemRows && problem.num_items() < threads * kItemsPerThread) {
       problem.item_rows /= 2;
     }
@@ -398,7 +283,7 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
 size_t AttentionScratchFloats(const KvLayout& layout, const AttentionShape& shape, int64_t max_rows,
                               int64_t max_context, int num_threads) {
   Problem problem{layout, 0, shape, {}, nullptr, 0, nullptr, 0};
-  if (problem.latent()) problem.item_rows = kMaxLatentItemRows;
+  if (problem.can_stage()) problem.item_rows = kMaxItemRows;
   const int64_t whole =
       num_threads * (problem.stage_floats() + problem.block_floats() + problem.item_floats());
   problem.item_rows = kItemRows;

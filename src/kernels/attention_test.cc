@@ -19,21 +19,23 @@ struct Case {
   int kv_heads = 2;
   int head_dim = 32;
   int block_size = 16;
-  KvType type = KvType::kF16;
+  KvType k_type = KvType::kF16;
+  KvType v_type = KvType::kF16;
   int window = 0;
   int num_layers = 2;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "heads " << c.heads << "/" << c.kv_heads << " D " << c.head_dim << " block "
-             << c.block_size << " type " << static_cast<int>(c.type) << " window " << c.window;
+             << c.block_size << " types " << static_cast<int>(c.k_type) << "/"
+             << static_cast<int>(c.v_type) << " window " << c.window;
 }
 
 // Sequences over one pool of pages, in shuffled order; unwritten slots hold NaN.
 class Fixture {
  public:
   Fixture(const Case& c, const std::vector<int>& lengths) : case_(c), lengths_(lengths) {
-    layout_ = {c.num_layers, c.kv_heads, c.head_dim, c.block_size, c.type};
+    layout_ = {c.num_layers, c.kv_heads, c.head_dim, c.block_size, c.k_type, c.v_type};
     shape_ = {c.heads, c.head_dim, 0.17f, c.window};
     int pages = 0;
     for (const int length : lengths) pages += (length + c.block_size - 1) / c.block_size;
@@ -99,6 +101,8 @@ class Fixture {
   // values.
   std::vector<double> Oracle(size_t i, int position) const {
     const int d_count = case_.head_dim;
+    const std::vector<float> k = StoredKv(case_.k_type, k_[i], d_count);
+    const std::vector<float> v = StoredKv(case_.v_type, v_[i], d_count);
     std::vector<double> out;
     for (int head = 0; head < case_.heads; ++head) {
       const int kv_head = head / (case_.heads / case_.kv_heads);
@@ -108,7 +112,7 @@ class Fixture {
         double score = 0;
         for (int d = 0; d < d_count; ++d) {
           score += double{q_[i][Index(position, head, case_.heads, d)]} *
-                   double{Stored(k_[i][Index(p, kv_head, case_.kv_heads, d)])};
+                   double{k[Index(p, kv_head, case_.kv_heads, d)]};
         }
         scores.push_back(score * double{shape_.scale});
       }
@@ -119,8 +123,7 @@ class Fixture {
         const double e = std::exp(scores[static_cast<size_t>(p - begin)] - max);
         sum += e;
         for (int d = 0; d < d_count; ++d) {
-          o[static_cast<size_t>(d)] +=
-              e * double{Stored(v_[i][Index(p, kv_head, case_.kv_heads, d)])};
+          o[static_cast<size_t>(d)] += e * double{v[Index(p, kv_head, case_.kv_heads, d)]};
         }
       }
       for (const double value : o) out.push_back(value / sum);
@@ -135,9 +138,6 @@ class Fixture {
   size_t Index(int row, int head, int heads, int d) const {
     return static_cast<size_t>((row * heads + head) * case_.head_dim + d);
   }
-  float Stored(float value) const {
-    return case_.type == KvType::kF32 ? value : tensor::F16ToF32(tensor::F32ToF16(value));
-  }
 
   Case case_;
   std::vector<int> lengths_;
@@ -149,14 +149,17 @@ class Fixture {
 };
 
 const std::vector<Case>& Cases() {
+  constexpr KvType f32 = KvType::kF32;
+  constexpr KvType f16 = KvType::kF16;
+  constexpr KvType q8 = KvType::kQ8_0;
   static const std::vector<Case> cases = {
-      {4, 2, 32, 16, KvType::kF16, 0},   {4, 2, 32, 16, KvType::kF32, 0},
-      {9, 3, 64, 32, KvType::kF16, 0},   {8, 1, 128, 64, KvType::kF16, 0},
-      {2, 2, 16, 16, KvType::kF32, 0},   {5, 1, 80, 32, KvType::kF16, 0},
-      {16, 1, 16, 16, KvType::kF16, 0},  {3, 3, 24, 16, KvType::kF16, 0},
-      {3, 1, 7, 16, KvType::kF32, 0},    {4, 2, 32, 16, KvType::kF16, 20},
-      {4, 1, 64, 64, KvType::kF32, 100}, {6, 2, 32, 32, KvType::kF16, 1},
-      {4, 2, 32, 16, KvType::kF16, 300},
+      {4, 2, 32, 16, f16, f16, 0},   {4, 2, 32, 16, f32, f32, 0},   {9, 3, 64, 32, f16, f16, 0},
+      {8, 1, 128, 64, f16, f16, 0},  {2, 2, 16, 16, f32, f32, 0},   {5, 1, 80, 32, f16, f16, 0},
+      {16, 1, 16, 16, f16, f16, 0},  {3, 3, 24, 16, f16, f16, 0},   {3, 1, 7, 16, f32, f32, 0},
+      {4, 2, 32, 16, f16, f16, 20},  {4, 1, 64, 64, f32, f32, 100}, {6, 2, 32, 32, f16, f16, 1},
+      {4, 2, 32, 16, f16, f16, 300}, {4, 2, 32, 16, q8, q8, 0},     {8, 1, 128, 64, q8, q8, 0},
+      {5, 1, 80, 32, q8, q8, 0},     {3, 1, 40, 16, q8, q8, 0},     {16, 1, 16, 16, q8, f16, 0},
+      {8, 2, 64, 32, f16, q8, 100},  {3, 1, 7, 16, q8, f32, 0},     {2, 2, 96, 16, f32, q8, 0},
   };
   return cases;
 }
@@ -239,7 +242,7 @@ TEST(Attention, LaterTokens_NeverReachEarlierOnes) {
 
 TEST(WriteKv, EveryIsa_SameBytes) {
   for (const Case& c : Cases()) {
-    const KvLayout layout{c.num_layers, c.kv_heads, c.head_dim, c.block_size, c.type};
+    const KvLayout layout{c.num_layers, c.kv_heads, c.head_dim, c.block_size, c.k_type, c.v_type};
     const std::vector<int32_t> table = {1, 0, 2, 3};
     const int64_t stride = c.kv_heads * c.head_dim + 5;
     std::vector<float> k = RandomFloats(static_cast<size_t>(40 * stride), 1);
@@ -247,6 +250,12 @@ TEST(WriteKv, EveryIsa_SameBytes) {
     k[3] = 70000.0f;  // beyond float16
     k[4] = 65519.0f;
     k[5] = -1e-8f;
+    // Faults and sizes at the ends of what a group of int8 can hold.
+    k[41] = std::numeric_limits<float>::quiet_NaN();
+    v[0] = 1e7f;
+    v[static_cast<size_t>(stride)] = -std::numeric_limits<float>::infinity();
+    std::fill_n(v.begin() + 2 * stride, stride, 0.0f);
+    std::fill_n(k.begin() + 3 * stride, stride, 6e-6f);  // The scale is float16's smallest.
     std::vector<std::byte> expected;
     for (const Isa isa : AvailableIsas()) {
       ThreadPool pool(2);

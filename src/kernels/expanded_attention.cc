@@ -5,7 +5,6 @@
 #include <string>
 
 #include "base/check.h"
-#include "kernels/attention_state.h"
 #include "kernels/matmul.h"
 #include "kernels/registry.h"
 
@@ -129,6 +128,7 @@ void TurnKeys(const Problem& problem, const float* from, int64_t rows, float* ke
   turned.head_dim = problem.shape.nope_dim;
   turned.key_stride = static_cast<int32_t>(problem.head_dim());
   turned.type = KvType::kF32;
+  turned.row_bytes = KvRowBytes(KvType::kF32, turned.head_dim);
   turned.count = static_cast<int32_t>(rows);
   turned.keys = keys;
   problem.stream.table().stage_latent(turned);
@@ -147,13 +147,14 @@ void ExpandSplit(const Problem& problem, const Item& item, int64_t begin, int64_
   staged.page_bytes = problem.layout.page_bytes();
   staged.page_table = item.sequence->kv.page_table.data();
   staged.row_offset = problem.layout.k_offset(problem.layer, 0);
+  staged.row_bytes = problem.layout.k_row_bytes();
   staged.block_size = problem.layout.block_size;
   staged.head_dim = problem.layout.head_dim;
   staged.value_dim = shape.latent_dim;
   staged.value_stride = static_cast<int32_t>(latent_stride);
   staged.key_begin = shape.latent_dim;
   staged.key_stride = static_cast<int32_t>(head_dim);
-  staged.type = problem.layout.type;
+  staged.type = problem.layout.k_type;
   staged.values = buffers.latents;
   for (int64_t first = 0; first < count; first += kExpandRows) {
     const int64_t rows = std::min(kExpandRows, count - first);
@@ -184,7 +185,9 @@ void AttendExpanded(const Problem& problem, const Item& item, int64_t first, int
   args.block_size = kAttentionSplit;
   args.head_dim = static_cast<int32_t>(problem.head_dim());
   args.value_dim = static_cast<int32_t>(RoundUp(problem.shape.value_dim));
-  args.type = KvType::kF32;
+  args.k_type = args.v_type = KvType::kF32;
+  args.k_row_bytes = KvRowBytes(KvType::kF32, args.head_dim);
+  args.v_row_bytes = KvRowBytes(KvType::kF32, args.value_dim);
   args.group = 1;
   args.scale = problem.shape.scale;
   args.q = problem.q.row(item.sequence->row + query) + item.head * problem.head_dim();
@@ -193,7 +196,6 @@ void AttendExpanded(const Problem& problem, const Item& item, int64_t first, int
   args.position = static_cast<int32_t>(item.sequence->start + query - begin);
   args.num_queries = static_cast<int32_t>(count);
   args.end = static_cast<int32_t>(positions);
-  args.fetch_end = args.end;
   args.state = state;
   problem.stream.table().attend(args);
 }
@@ -214,13 +216,14 @@ void RunItem(const Problem& problem, int64_t index, const Buffers& buffers) {
       float* merged = buffers.merged + first * stride;
       float* state = begin == 0 ? merged : buffers.next;
       AttendExpanded(problem, item, first, count, begin, positions, buffers, state);
-      if (begin > 0) MergeStates(value_dim, count, state, merged);
+      if (begin > 0) problem.stream.table().merge_states(value_dim, count, state, merged);
       first += count;
     }
   }
   for (int64_t i = 0; i < item.num_queries; ++i) {
-    StoreState(value_dim, buffers.merged + i * stride,
-               problem.out.row(item.sequence->row + item.first_query + i) + item.head * value_dim);
+    problem.stream.table().store_state(
+        value_dim, buffers.merged + i * stride,
+        problem.out.row(item.sequence->row + item.first_query + i) + item.head * value_dim);
   }
 }
 

@@ -38,7 +38,8 @@ std::vector<Case> Cases() {
   return {{Shape(4, 48, 24, 16, 24), KvType::kF16, tensor::DType::kBF16},
           {Shape(3, 136, 32, 16, 20), KvType::kF32, tensor::DType::kF32},
           {Shape(1, 20, 5, 4, 7), KvType::kF16, tensor::DType::kF16},
-          {Shape(2, 512, 128, 64, 128), KvType::kF16, tensor::DType::kQ8_0}};
+          {Shape(2, 512, 128, 64, 128), KvType::kF16, tensor::DType::kQ8_0},
+          {Shape(4, 48, 24, 16, 24), KvType::kQ8_0, tensor::DType::kF32}};
 }
 
 constexpr int kBlock = 16;
@@ -47,12 +48,13 @@ constexpr int kBlock = 16;
 class Fixture {
  public:
   Fixture(const Case& c, int length)
-      : shape_(c.shape), type_(c.type), length_(length), row_(shape_.latent_dim + shape_.rope_dim) {
+      : shape_(c.shape), length_(length), row_(shape_.latent_dim + shape_.rope_dim) {
     layout_ = {.num_layers = 2,
                .num_kv_heads = 1,
                .head_dim = row_,
                .block_size = kBlock,
-               .type = c.type,
+               .k_type = c.type,
+               .v_type = c.type,
                .kind = KvKind::kLatent,
                .value_dim = shape_.latent_dim};
     table_.resize(static_cast<size_t>((length + kBlock - 1) / kBlock));
@@ -62,6 +64,7 @@ class Fixture {
     const auto n = static_cast<size_t>(length);
     kv_ = RandomFloats(n * static_cast<size_t>(row_), 1,
                        1.0f / std::sqrt(static_cast<float>(shape_.latent_dim)));
+    stored_ = StoredKv(c.type, kv_, row_);
     q_ = RandomFloats(n * static_cast<size_t>(q_row()), 2);
     for (uint32_t head = 0; head < static_cast<uint32_t>(shape_.num_heads); ++head) {
       key_source_.emplace_back(c.weights, shape_.nope_dim, shape_.latent_dim, 10 + head);
@@ -130,8 +133,7 @@ class Fixture {
   int64_t q_row() const { return int64_t{shape_.num_heads} * (shape_.nope_dim + shape_.rope_dim); }
   int64_t out_row() const { return int64_t{shape_.num_heads} * shape_.value_dim; }
   double Stored(int position, int column) const {
-    const float value = kv_[static_cast<size_t>(position * row_ + column)];
-    return double{type_ == KvType::kF32 ? value : tensor::F16ToF32(tensor::F32ToF16(value))};
+    return double{stored_[static_cast<size_t>(position * row_ + column)]};
   }
   double Product(const TestMatrix& matrix, int out, int position) const {
     double sum = 0;
@@ -143,13 +145,12 @@ class Fixture {
   }
 
   ExpandedShape shape_;
-  KvType type_;
   int length_;
   int row_;
   KvLayout layout_;
   std::vector<int32_t> table_;
   tensor::AlignedBuffer memory_;
-  std::vector<float> kv_, q_;
+  std::vector<float> kv_, stored_, q_;
   std::vector<TestMatrix> key_source_, value_source_;
   std::vector<PackedMatrix> key_, value_;
 };

@@ -62,10 +62,11 @@ void ScoreQueries(const Stream& stream, const KvLayout& layout, int layer,
     args.page_bytes = layout.page_bytes();
     args.page_table = query.sequence->kv.page_table.data();
     args.index_offset = layout.index_offset(layer);
+    args.row_bytes = layout.index_row_bytes();
     args.block_size = layout.block_size;
     args.num_heads = shape.num_heads;
     args.index_dim = shape.head_dim;
-    args.type = layout.type;
+    args.type = layout.k_type;
     args.scale = shape.scale;
     args.q = q.row(query.row);
     args.w = w.row(query.row);

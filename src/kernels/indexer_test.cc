@@ -24,7 +24,8 @@ class Fixture {
                .num_kv_heads = 1,
                .head_dim = kLatent,
                .block_size = 32,
-               .type = type,
+               .k_type = type,
+               .v_type = type,
                .kind = KvKind::kLatent,
                .value_dim = kLatent,
                .index_dim = dim};
@@ -79,16 +80,16 @@ class Fixture {
   }
 
   double Oracle(int t, int s) const {
+    const auto first = keys.begin() + s * shape_.head_dim;
+    const std::vector<float> key = StoredKv(
+        layout_.k_type, std::vector<float>(first, first + shape_.head_dim), shape_.head_dim);
     double total = 0;
     for (int h = 0; h < shape_.num_heads; ++h) {
       double dot = 0;
       for (int d = 0; d < shape_.head_dim; ++d) {
-        const float key = keys[static_cast<size_t>(s * shape_.head_dim + d)];
-        const float stored =
-            layout_.type == KvType::kF32 ? key : tensor::F16ToF32(tensor::F32ToF16(key));
         dot +=
             double{queries[static_cast<size_t>((t * shape_.num_heads + h) * shape_.head_dim + d)]} *
-            double{stored};
+            double{key[static_cast<size_t>(d)]};
       }
       total += double{weights[static_cast<size_t>(t * shape_.num_heads + h)]} *
                std::max(0.0, dot * double{shape_.scale});
@@ -107,9 +108,9 @@ class Fixture {
 };
 
 TEST(ChooseKeys, Scores_AgainstDoubleOracle_AndEveryIsaSameBits) {
-  for (const KvType type : {KvType::kF32, KvType::kF16}) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8_0}) {
     for (const int heads : {12, 3, 8}) {
-      Fixture fixture(heads, 24, 10, type, 90);
+      Fixture fixture(heads, heads == 8 ? 48 : 24, 10, type, 90);
       const Fixture::Choice expected = fixture.Choose(Isa::kGeneric, 1, 0, 90, true);
       for (int t = 0; t < 90; ++t) {
         for (int s = 0; s <= t; ++s) {

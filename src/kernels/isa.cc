@@ -73,6 +73,14 @@ std::vector<Isa> AvailableIsas() {
 
 Isa BestIsa() { return AvailableIsas().back(); }
 
+bool CpuHasBf16Products() {
+#ifdef HALFMOON_X86
+  return CpuRuns(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 Result<Isa> ParseIsa(std::string_view name) {
   if (name == "auto") return BestIsa();
   const std::vector<Isa> available = AvailableIsas();

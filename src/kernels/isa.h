@@ -29,6 +29,9 @@ std::vector<Isa> AvailableIsas();
 /// The strongest of AvailableIsas().
 Isa BestIsa();
 
+/// Whether this CPU multiplies pairs of bfloat16 (AVX512_BF16), which kAvx512 does not imply.
+bool CpuHasBf16Products();
+
 /// "auto" or a name of IsaName. Errors: kInvalidArgument for another name, kUnsupported where this
 /// CPU or build lacks it; both list what is there.
 Result<Isa> ParseIsa(std::string_view name);

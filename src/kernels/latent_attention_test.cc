@@ -28,9 +28,11 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
 }
 
 std::vector<Case> Cases() {
-  return {{4, 48, 16, 0, KvType::kF16},  {4, 48, 16, 32, KvType::kF32},
-          {6, 136, 16, 8, KvType::kF16}, {128, 64, 32, 0, KvType::kF16},
-          {3, 20, 4, 0, KvType::kF32},   {16, 512, 64, 128, KvType::kF16}};
+  return {{4, 48, 16, 0, KvType::kF16},     {4, 48, 16, 32, KvType::kF32},
+          {6, 136, 16, 8, KvType::kF16},    {128, 64, 32, 0, KvType::kF16},
+          {3, 20, 4, 0, KvType::kF32},      {16, 512, 64, 128, KvType::kF16},
+          {4, 48, 16, 32, KvType::kQ8_0},   {3, 20, 4, 8, KvType::kQ8_0},
+          {16, 512, 64, 128, KvType::kQ8_0}};
 }
 
 constexpr int kBlock = 16;
@@ -43,7 +45,8 @@ class Fixture {
                .num_kv_heads = 1,
                .head_dim = row_,
                .block_size = kBlock,
-               .type = c.type,
+               .k_type = c.type,
+               .v_type = c.type,
                .kind = KvKind::kLatent,
                .value_dim = c.latent_dim,
                .index_dim = c.index_dim};
@@ -88,13 +91,13 @@ class Fixture {
   /// By the definition, in double over the stored (rounded) rows.
   std::vector<double> Oracle(int position, const std::vector<int32_t>& chosen) const {
     std::vector<double> out;
+    const std::vector<float> kv = StoredKv(case_.type, kv_, row_);
     for (int head = 0; head < case_.heads; ++head) {
       std::vector<double> e;
       for (const int32_t p : chosen) {
         double score = 0;
         for (int d = 0; d < row_; ++d) {
-          score +=
-              double{q_[At(position, head, case_.heads, d)]} * double{Stored(kv_[At(p, 0, 1, d)])};
+          score += double{q_[At(position, head, case_.heads, d)]} * double{kv[At(p, 0, 1, d)]};
         }
         e.push_back(score * double{shape_.scale});
       }
@@ -103,8 +106,7 @@ class Fixture {
       for (double& x : e) sum += x = std::exp(x - max);
       for (int d = 0; d < case_.latent_dim; ++d) {
         double o = 0;
-        for (size_t i = 0; i < e.size(); ++i)
-          o += e[i] * double{Stored(kv_[At(chosen[i], 0, 1, d)])};
+        for (size_t i = 0; i < e.size(); ++i) o += e[i] * double{kv[At(chosen[i], 0, 1, d)]};
         out.push_back(o / sum);
       }
     }
@@ -116,9 +118,6 @@ class Fixture {
  private:
   size_t At(int row, int head, int heads, int d) const {
     return static_cast<size_t>((row * heads + head) * row_ + d);
-  }
-  float Stored(float value) const {
-    return case_.type == KvType::kF32 ? value : tensor::F16ToF32(tensor::F32ToF16(value));
   }
 
   Case case_;

@@ -27,9 +27,11 @@ constexpr int64_t kPiecesPerThread = 8;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One job cut into row_chunks x tile_chunks pieces.
+// The tiles of one job that lie on one shard's node, cut into row_chunks x tile_chunks pieces.
 struct PlannedJob {
   const MatMulJob* job;
+  int64_t tile_begin;
+  int64_t tile_end;
   int64_t rows;   // of a piece
   int64_t tiles;  // of a piece
   int64_t tile_chunks;
@@ -45,10 +47,12 @@ int64_t TileCycles(const MatMulJob& job, int64_t rows) {
 
 // Pieces of about target_cycles. Rows are cut first: a piece interleaves its activations, so the
 // fewer pieces share rows the better.
-PlannedJob Plan(const MatMulJob& job, int64_t target_cycles) {
+PlannedJob Plan(const MatMulJob& job, int64_t tile_begin, int64_t tile_end, int64_t target_cycles) {
   PlannedJob plan;
   plan.job = &job;
-  const int64_t num_tiles = job.weight->num_tiles();
+  plan.tile_begin = tile_begin;
+  plan.tile_end = tile_end;
+  const int64_t num_tiles = tile_end - tile_begin;
   int64_t max_tiles = num_tiles;
   if (job.num_rows > 8) {
     max_tiles =
@@ -102,10 +106,10 @@ MatMulArgs ArgsOf(const MatMulJob& job, int64_t row_begin, int64_t num_rows) {
 void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
   const MatMulJob& job = *plan.job;
   const int64_t row_begin = piece / plan.tile_chunks * plan.rows;
-  const int64_t tile_begin = piece % plan.tile_chunks * plan.tiles;
+  const int64_t tile_begin = plan.tile_begin + piece % plan.tile_chunks * plan.tiles;
   const MatMulArgs args = ArgsOf(job, row_begin, std::min(plan.rows, job.num_rows - row_begin));
   // Rounding the tiles of a piece up can leave the last ones empty.
-  const int64_t tile_end = std::min(tile_begin + plan.tiles, job.weight->num_tiles());
+  const int64_t tile_end = std::min(tile_begin + plan.tiles, plan.tile_end);
   if (args.num_rows > 0 && tile_begin < tile_end) {
     KernelOf(stream, job)(args, tile_begin, tile_end);
   }
@@ -128,36 +132,48 @@ void RunBatch(const Stream& stream, std::span<const MatMulJob> jobs) {
   const int64_t target =
       threads == 1 ? total_cycles
                    : std::max(kMinPieceCycles, total_cycles / (threads * kPiecesPerThread));
-  std::array<PlannedJob, kMaxPlannedJobs> plans;
-  size_t count = 0;
   for (const MatMulJob& job : jobs) {
-    if (job.num_rows == 0 || job.weight->rows() == 0) continue;
-    CheckJob(stream, job);
-    plans[count++] = Plan(job, target);
+    if (job.num_rows > 0 && job.weight->rows() > 0) CheckJob(stream, job);
   }
-  // Largest first: what is handed out last should be small. Ties keep the callers' order.
-  std::sort(plans.begin(), plans.begin() + static_cast<std::ptrdiff_t>(count),
-            [](const PlannedJob& a, const PlannedJob& b) {
-              return a.piece_cycles != b.piece_cycles ? a.piece_cycles > b.piece_cycles
-                                                      : a.job < b.job;
-            });
+  std::array<PlannedJob, kMaxPlannedJobs> plans;
   std::array<int64_t, kMaxPlannedJobs + 1> first_piece;
+  std::array<size_t, ThreadLayout::kMaxShards> shard_ends;
   first_piece[0] = 0;
-  for (size_t i = 0; i < count; ++i) first_piece[i + 1] = first_piece[i] + plans[i].pieces;
-  stream.pool().ParallelFor(static_cast<size_t>(first_piece[count]), [&](size_t index, int) {
+  size_t count = 0;
+  const ThreadPool& pool = stream.pool();
+  for (size_t shard = 0; shard < pool.num_shards(); ++shard) {
+    const size_t first = count;
+    for (const MatMulJob& job : jobs) {
+      const auto num_tiles = static_cast<size_t>(job.weight->num_tiles());
+      const auto begin = static_cast<int64_t>(pool.ShardBegin(num_tiles, shard));
+      const auto end = static_cast<int64_t>(pool.ShardBegin(num_tiles, shard + 1));
+      if (job.num_rows > 0 && begin < end) plans[count++] = Plan(job, begin, end, target);
+    }
+    // Largest first: what is handed out last should be small. Ties keep the callers' order.
+    std::sort(plans.begin() + static_cast<std::ptrdiff_t>(first),
+              plans.begin() + static_cast<std::ptrdiff_t>(count),
+              [](const PlannedJob& a, const PlannedJob& b) {
+                return a.piece_cycles != b.piece_cycles ? a.piece_cycles > b.piece_cycles
+                                                        : a.job < b.job;
+              });
+    for (size_t i = first; i < count; ++i) first_piece[i + 1] = first_piece[i] + plans[i].pieces;
+    shard_ends[shard] = static_cast<size_t>(first_piece[count]);
+  }
+  const auto run = [&](size_t index, int) {
     const auto piece = static_cast<int64_t>(index);
     const auto* begin = first_piece.data();
     const auto plan = std::upper_bound(begin, begin + count + 1, piece) - begin - 1;
     RunPiece(stream, plans[static_cast<size_t>(plan)],
              piece - first_piece[static_cast<size_t>(plan)]);
-  });
+  };
+  stream.pool().ParallelForShards(std::span(shard_ends).first(pool.num_shards()), run);
 }
 
 }  // namespace
 
 void MatMul(const Stream& stream, std::span<const MatMulJob> jobs) {
   while (!jobs.empty()) {
-    const size_t count = std::min(jobs.size(), kMaxPlannedJobs);
+    const size_t count = std::min(jobs.size(), kMaxPlannedJobs / stream.pool().num_shards());
     RunBatch(stream, jobs.first(count));
     jobs = jobs.subspan(count);
   }

@@ -19,6 +19,7 @@ using tensor::DType;
 struct TileSizes {
   size_t quant_bytes;
   size_t tile_bytes;
+  int64_t block_inputs = 1;  ///< that share a block of scales
 };
 
 constexpr size_t RoundUp(size_t value, size_t multiple) {
@@ -30,7 +31,7 @@ TileSizes QuantisedSizes(size_t groups) {
   using Format = TileFormat<F>;
   const size_t quants = groups * Format::kGroupBytes;
   const size_t scales = groups / Format::kScaleGroups * Format::kScaleBytes;
-  return {quants, RoundUp(quants + scales, 64)};
+  return {quants, RoundUp(quants + scales, 64), kGroup * Format::kScaleGroups};
 }
 
 template <size_t... F>
@@ -70,6 +71,10 @@ std::string_view WeightFormatName(WeightFormat format) {
 }
 
 bool IsIntegerFormat(WeightFormat format) { return format >= kFirstIntegerFormat; }
+
+int64_t InputsPerBlock(WeightFormat format) { return SizesOf(format, 0).block_inputs; }
+
+std::string_view PackedLayoutName(Isa) { return "tile16.2"; }
 
 size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols) {
   return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * SizesOf(format, cols).tile_bytes;

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "base/result.h"
+#include "kernels/isa.h"
 #include "tensor/tensor.h"
 
 namespace halfmoon::kernels {
@@ -56,6 +57,14 @@ inline constexpr int64_t kF8Group = 128;  ///< inputs that share a scale of kF8
 std::string_view WeightFormatName(WeightFormat format);
 /// True for the formats whose weights are integers with scales.
 bool IsIntegerFormat(WeightFormat format);
+
+/// Inputs whose scales lie together: a row of the format is a multiple of them. 1 for formats
+/// without such blocks.
+int64_t InputsPerBlock(WeightFormat format);
+
+/// Names how tiles are laid out for `isa`. Packed bytes of equal names are interchangeable, between
+/// builds and machines, so whoever changes the bytes of any format for an ISA changes its name.
+std::string_view PackedLayoutName(Isa isa);
 
 /// Bytes of a packed [rows, cols] matrix.
 size_t PackedSizeBytes(WeightFormat format, int64_t rows, int64_t cols);

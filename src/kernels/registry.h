@@ -53,10 +53,13 @@ struct AttendArgs {
   const int32_t* page_table = nullptr;
   size_t k_offset = 0;  ///< of this layer and KV head inside a page
   size_t v_offset = 0;
+  size_t k_row_bytes = 0;  ///< KvRowBytes(k_type, head_dim)
+  size_t v_row_bytes = 0;
   int32_t block_size = 0;
   int32_t head_dim = 0;   ///< of q and k
   int32_t value_dim = 0;  ///< of v, and of a state row
-  KvType type = KvType::kF16;
+  KvType k_type = KvType::kF16;
+  KvType v_type = KvType::kF16;
   int32_t group = 0;         ///< query heads of the KV head
   float scale = 0.0f;        ///< of q·k
   int32_t window = 0;        ///< 0: none
@@ -66,7 +69,7 @@ struct AttendArgs {
   int32_t num_queries = 0;
   int32_t begin = 0;
   int32_t end = 0;
-  int32_t fetch_end = 0;  ///< positions [end, fetch_end) come next on this thread
+  int32_t fetch_end = 0;  ///< positions [end, fetch_end) come next on this thread; 0: all is cached
   float* state = nullptr;
 };
 using AttendFn = void (*)(const AttendArgs& args);
@@ -78,26 +81,51 @@ constexpr int64_t AttendStateSum(int64_t head_dim) { return AttendStateMax(head_
 
 /// Where the new K and V of one token go: its slot in its page, all KV heads of one layer.
 struct StoreKvArgs {
-  std::byte* page = nullptr;  ///< start of the layer inside the page
-  int32_t slot = 0;           ///< position % block_size
+  std::byte* k = nullptr;  ///< K of head 0 of the layer inside the page
+  std::byte* v = nullptr;
+  size_t k_row_bytes = 0;
+  size_t v_row_bytes = 0;
+  int32_t slot = 0;  ///< position % block_size
   int32_t block_size = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
-  KvType type = KvType::kF16;
-  const float* k = nullptr;  ///< [G * D]
-  const float* v = nullptr;
+  KvType k_type = KvType::kF16;
+  KvType v_type = KvType::kF16;
+  const float* new_k = nullptr;  ///< [G * D]
+  const float* new_v = nullptr;
 };
 
 /// Where the latent row of one token goes, and its index key where there is one.
 struct StoreLatentArgs {
   std::byte* row = nullptr;  ///< [head_dim] of the token's slot
   int32_t head_dim = 0;
-  std::byte* index_keys = nullptr;  ///< start of the layer's index keys inside the page
-  int32_t slot = 0;                 ///< position % block_size
-  int32_t index_dim = 0;            ///< 0: no index key
+  std::byte* index_run = nullptr;  ///< the run of index keys that holds the slot
+  int32_t lane = 0;                ///< position % kKvLane
+  int32_t index_dim = 0;           ///< 0: no index key
   KvType type = KvType::kF16;
   const float* kv = nullptr;         ///< [head_dim]
   const float* index_key = nullptr;  ///< [index_dim]
+};
+
+/// K and V of one KV head at positions [first, first + count), first a multiple of 16, in float32,
+/// laid out as attend reads a page of that type: keys [ceil(count / 16)][head_dim][16], values
+/// [count][head_dim]. Lanes of positions beyond hold anything.
+struct StageHeadsArgs {
+  const std::byte* pages = nullptr;  ///< KV bytes of page 0
+  size_t page_bytes = 0;
+  const int32_t* page_table = nullptr;
+  size_t k_offset = 0;  ///< of this layer and KV head inside a page
+  size_t v_offset = 0;
+  size_t k_row_bytes = 0;
+  size_t v_row_bytes = 0;
+  int32_t block_size = 0;
+  int32_t head_dim = 0;  ///< a multiple of 16
+  KvType k_type = KvType::kF16;
+  KvType v_type = KvType::kF16;
+  int32_t first = 0;
+  int32_t count = 0;
+  float* keys = nullptr;
+  float* values = nullptr;
 };
 
 /// Latent rows of up to kAttentionSplit positions as K and V of one KV head in float32, which is
@@ -109,6 +137,7 @@ struct StageLatentArgs {
   size_t page_bytes = 0;
   const int32_t* page_table = nullptr;
   size_t row_offset = 0;  ///< of this layer's rows inside a page
+  size_t row_bytes = 0;
   int32_t block_size = 0;
   int32_t head_dim = 0;
   int32_t value_dim = 0;
@@ -130,6 +159,7 @@ struct IndexScoreArgs {
   size_t page_bytes = 0;
   const int32_t* page_table = nullptr;
   size_t index_offset = 0;  ///< of this layer's index keys inside a page
+  size_t row_bytes = 0;
   int32_t block_size = 0;
   int32_t num_heads = 0;
   int32_t index_dim = 0;
@@ -155,14 +185,19 @@ struct KernelTable {
   void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*scaled_add)(float* x, const float* y, float weight, int64_t n);  ///< x = fma(weight, y, x)
   AttendFn attend;
+  /// attention.h: to[i] merged with from[i], for `rows` state rows.
+  void (*merge_states)(int64_t value_dim, int64_t rows, const float* from, float* to);
+  void (*store_state)(int64_t value_dim, const float* state, float* out);  ///< out = o / l
   void (*store_kv)(const StoreKvArgs& args);
   void (*store_latent)(const StoreLatentArgs& args);
+  void (*stage_heads)(const StageHeadsArgs& args);
   void (*stage_latent)(const StageLatentArgs& args);
   void (*index_scores)(const IndexScoreArgs& args);
   // Loops at the limit of the machine (probe.h): operations done, and a result that must not be
   // optimised away.
   int64_t (*probe_int8)(int64_t iterations, int32_t* result);
   int64_t (*probe_f32)(int64_t iterations, int32_t* result);
+  int64_t (*probe_bf16)(int64_t iterations, int32_t* result);  ///< null where the ISA has none
   int32_t (*probe_read)(const std::byte* memory, size_t size_bytes);
 };
 

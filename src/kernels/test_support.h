@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -16,6 +17,7 @@
 
 #include "kernels/matmul.h"
 #include "kernels/packed_matrix.h"
+#include "kernels/paged_kv.h"
 #include "quant/quant.h"
 #include "tensor/float16.h"
 #include "tensor/tensor.h"
@@ -133,6 +135,28 @@ struct TestQuantized {
     rows = {q.data(), scale.data(), sum16.data(), groups};
   }
 };
+
+/// `values`, rows of `dim` each, as a page of that type gives them back.
+inline std::vector<float> StoredKv(KvType type, std::vector<float> values, int dim) {
+  if (type == KvType::kF16) {
+    for (float& value : values) value = tensor::F16ToF32(tensor::F32ToF16(value));
+  }
+  if (type != KvType::kQ8_0) return values;
+  for (size_t row = 0; row < values.size(); row += static_cast<size_t>(dim)) {
+    for (int begin = 0; begin < dim; begin += kKvGroup) {
+      float* group = values.data() + row + begin;
+      const int count = std::min(kKvGroup, dim - begin);
+      float max = 0.0f;
+      for (int i = 0; i < count; ++i) max = std::max(max, std::abs(group[i]));
+      const float scale = tensor::F16ToF32(tensor::F32ToF16(max / 127.0f));
+      for (int i = 0; i < count; ++i) {
+        const float q = scale > 0 ? std::nearbyint(group[i] * (1.0f / scale)) : 0.0f;
+        group[i] = std::clamp(q, -127.0f, 127.0f) * scale;
+      }
+    }
+  }
+  return values;
+}
 
 /// Equal bit for bit; any NaN equals any NaN, because payloads are nobody's promise.
 inline ::testing::AssertionResult SameBits(std::span<const float> a, std::span<const float> b) {

@@ -41,21 +41,6 @@ Status LoadFusedQkv(WeightLoader* loader, const std::string& name, int64_t q_dim
   return {};
 }
 
-/// `rows` rows of the source from `first` on, turned: [cols, rows].
-Result<kernels::PackedMatrix> PackTransposed(WeightLoader* loader, const MatrixSource& source,
-                                             int64_t first, int64_t rows) {
-  const int64_t cols = source.cols();
-  std::vector<float> row(static_cast<size_t>(cols));
-  std::vector<float> transposed(static_cast<size_t>(cols * rows));
-  for (int64_t j = 0; j < rows; ++j) {
-    HM_TRY(source.DecodeRow(first + j, row));
-    for (int64_t i = 0; i < cols; ++i) {
-      transposed[static_cast<size_t>(i * rows + j)] = row[static_cast<size_t>(i)];
-    }
-  }
-  return loader->PackExact(transposed, cols, rows, source.name());
-}
-
 bool Expands(const WeightLoader& loader) {
   return loader.options().mla_prefill == MlaPrefill::kExpanded;
 }
@@ -70,7 +55,7 @@ Status LoadFusedUp(WeightLoader* loader, const std::string& name,
   HM_ASSIGN(const MatrixSource source, loader->Source(name, attention.num_heads * head_rows, c));
   for (int64_t head = 0; head < attention.num_heads; ++head) {
     const int64_t first = head * head_rows;
-    HM_ASSIGN(kernels::PackedMatrix key_up, PackTransposed(loader, source, first, dn));
+    HM_ASSIGN(kernels::PackedMatrix key_up, loader->PackTransposed(source, first, dn));
     out->key_up.push_back(std::move(key_up));
     HM_ASSIGN(kernels::PackedMatrix value_up, loader->Pack(source, first + dn, mla.value_dim));
     out->value_up.push_back(std::move(value_up));
@@ -97,7 +82,7 @@ Status LoadSplitUp(WeightLoader* loader, const std::string& k_b, const std::stri
     out->value_up.push_back(std::move(value_up));
     if (!Expands(*loader)) continue;
     HM_ASSIGN(kernels::PackedMatrix key,
-              PackTransposed(loader, keys, head * mla.latent_dim, mla.latent_dim));
+              loader->PackTransposed(keys, head * mla.latent_dim, mla.latent_dim));
     out->key.push_back(std::move(key));
   }
   return {};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/cost.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace halfmoon::model {
@@ -50,7 +51,47 @@ void ForEachMatrix(const ModelWeights& weights, const ExpertCatalog* on_disk, do
   }
 }
 
+/// Σ of the keys that tokens see which have `first` .. `last` positions up to their own and see at
+/// most `limit` of them; 0: all.
+double KeysSeen(int64_t first, int64_t last, int64_t limit) {
+  const auto sum_to = [](int64_t n) {
+    return static_cast<double>(n) * (static_cast<double>(n) + 1.0) / 2.0;
+  };
+  if (limit <= 0 || last <= limit) return sum_to(last) - sum_to(first - 1);
+  const int64_t below = std::max(first - 1, limit);
+  const double limited = static_cast<double>(limit) * static_cast<double>(last - below);
+  return limited + (first > limit ? 0.0 : sum_to(limit) - sum_to(first - 1));
+}
+
 }  // namespace
+
+AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLayout& layout,
+                              int64_t depth, int64_t tokens) {
+  const AttentionDescription& attention = model.attention;
+  const double heads = attention.num_heads;
+  AttentionCost cost;
+  for (const LayerDescription& layer : model.layers) {
+    if (attention.kind == AttentionKind::kGqa) {
+      const double keys = KeysSeen(depth + 1, depth + tokens, layer.sliding_window);
+      cost.f32_flops += keys * heads * 4.0 * attention.head_dim;
+      cost.kv_bytes += keys * layout.num_kv_heads *
+                       static_cast<double>(layout.k_row_bytes() + layout.v_row_bytes());
+      continue;
+    }
+    const IndexerDescription& indexer = attention.indexer;
+    const double keys = KeysSeen(depth + 1, depth + tokens, indexer.top_k);
+    const double width = 2.0 * attention.mla.latent_dim + attention.mla.rope_dim;
+    cost.f32_flops += keys * heads * 2.0 * width;
+    cost.kv_bytes += keys * static_cast<double>(layout.k_row_bytes());
+    if (indexer.num_heads == 0) continue;
+    // A token that sees no more keys than it may choose scores none.
+    const double scored = KeysSeen(std::max<int64_t>(depth, indexer.top_k) + 1,
+                                   std::max(depth + tokens, int64_t{indexer.top_k}), 0);
+    cost.f32_flops += scored * 2.0 * indexer.num_heads * indexer.head_dim;
+    cost.kv_bytes += scored * static_cast<double>(layout.index_row_bytes());
+  }
+  return cost;
+}
 
 Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
                   const ExpertCatalog* on_disk, Activation activation) {

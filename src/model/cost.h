@@ -17,4 +17,8 @@ Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
 double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& weights,
                           const ExpertCatalog* on_disk, int tokens);
 
+/// See Model::AttentionCostOf.
+AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLayout& layout,
+                              int64_t depth, int64_t tokens);
+
 }  // namespace halfmoon::model

@@ -263,8 +263,10 @@ Status ExpertStore::PackInto(const ReadBuffer& buffer, Slot* slot) {
     const DiskMatrix& matrix = expert.matrices[i];
     const MatrixSource source = matrix.source.At(buffer.data[2 * i], buffer.data[2 * i + 1]);
     HM_TRY(CheckScales(source, pool_));
-    HM_ASSIGN(into[i]->weight, PackMatrix(source, RowRange(0, source.rows()), pool_,
-                                          slot->memory.subspan(at, matrix.packed_bytes)));
+    const auto memory = [&](size_t) {
+      return Result(slot->memory.subspan(at, matrix.packed_bytes));
+    };
+    HM_ASSIGN(into[i]->weight, PackMatrix(source, RowRange(0, source.rows()), pool_, memory));
     at += matrix.packed_bytes;
   }
   return {};

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,9 +26,10 @@ namespace halfmoon::model {
 
 /// Precision of activations (and with it of KV).
 enum class Activation {
-  kF32,   ///< everything in float32, KV included: what parity is judged with
-  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16: the
-          ///< default
+  kF32,   ///< everything in float32, KV included where no other type is asked for: what parity is
+          ///< judged with
+  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16 where no
+          ///< other type is asked for: the default
 };
 
 /// Which form of latent attention (MLA) computes prompts. Both are the same function; sums run in
@@ -44,14 +46,30 @@ enum class MlaPrefill {
   kExpanded,
 };
 
+class WeightCache;
+
+/// Whether packed weights are a file, mapped, rather than memory of the process' own.
+struct WeightFile {
+  enum class State {
+    kNone,    ///< they are in memory
+    kSaving,  ///< this start packed them; the file is written out in the background
+    kMapped,  ///< an earlier start packed them
+  };
+  State state = State::kNone;
+  size_t size_bytes = 0;
+};
+
 struct LoadOptions {
   Activation activation = Activation::kInt8;
   MlaPrefill mla_prefill = MlaPrefill::kAbsorbed;  ///< kExpanded: models with latent attention
   kernels::Isa isa = kernels::Isa::kGeneric;       ///< one of kernels::AvailableIsas()
-  int block_size = 32;                             ///< token slots of a KV page, multiple of 16
-  int max_step_tokens = 512;                       ///< most rows of one Forward
-  int max_sequences = 64;                          ///< most sequences of one Forward
-  int max_context = 0;  ///< positions a sequence may reach; 0: the model's own limit
+  /// Types of what attention caches; none: float32 with Activation::kF32, else float16. Latent
+  /// attention keeps keys and values in the same rows, so there both have to be equal.
+  std::optional<kernels::KvType> k_type, v_type;
+  int block_size = 32;        ///< token slots of a KV page, multiple of 16
+  int max_step_tokens = 512;  ///< most rows of one Forward
+  int max_sequences = 64;     ///< most sequences of one Forward
+  int max_context = 0;        ///< positions a sequence may reach; 0: the model's own limit
   /// A description file (description_file.h) instead of the family that config.json names; empty:
   /// none.
   std::filesystem::path description_file;
@@ -65,8 +83,18 @@ struct LoadOptions {
   /// The draft layer for multi-token prediction too, where there is one. Its KV is one more layer
   /// of each page.
   bool load_mtp = false;
+  /// Where packed weights are kept between starts; outlives the model. nullptr: nowhere.
+  WeightCache* weight_cache = nullptr;
   /// Called during the load with bytes done and in all; from the loading thread.
   std::function<void(size_t done_bytes, size_t total_bytes)> progress;
+
+  kernels::KvType kv_k_type() const { return k_type.value_or(default_kv_type()); }
+  kernels::KvType kv_v_type() const { return v_type.value_or(default_kv_type()); }
+
+ private:
+  kernels::KvType default_kv_type() const {
+    return activation == Activation::kF32 ? kernels::KvType::kF32 : kernels::KvType::kF16;
+  }
 };
 
 /// Which rows of a chunk get logits.
@@ -116,6 +144,12 @@ struct MtpChunk {
   LogitsMode logits = LogitsMode::kLast;
 };
 
+/// What attention to cached positions costs in the absorbed form, all layers, besides the matrices.
+struct AttentionCost {
+  double f32_flops = 0.0;  ///< multiplies and adds; scores of an indexer included
+  double kv_bytes = 0.0;   ///< read where each token reads the cache for itself
+};
+
 /// What one token costs in matrix products, attention and norms aside.
 struct Cost {
   double int8_ops = 0.0;   ///< multiplies and adds on integer weights with int8 activations
@@ -143,6 +177,8 @@ class Model {
   int max_context() const;
   /// Bytes of packed weights in memory, with expert_memory_bytes where experts are on disk.
   size_t weight_bytes() const;
+  /// The file that they are, if they are one. Its pages count as free memory with the system.
+  const WeightFile& weight_file() const;
   /// How experts on disk share their memory; nullptr where all experts are in memory.
   const ExpertMemory* expert_memory() const;
   ExpertStats expert_stats() const;
@@ -151,9 +187,16 @@ class Model {
   /// Packed weights that a step of `tokens` tokens reads, bytes: each expert counts with the
   /// probability that uniform routing touches it.
   double WeightBytesPerStep(int tokens) const;
+  /// What attention adds for `tokens` consecutive tokens of a sequence behind `depth` others, in
+  /// sum.
+  AttentionCost AttentionCostOf(int64_t depth, int64_t tokens) const;
   /// Changes whenever KV bytes of equal tokens could: weights, activation mode, KV format, the form
   /// of latent attention, arithmetic version. Salts block keys.
   std::string fingerprint() const;
+
+  /// The calling thread is the one that computes from now on, and starts no other threads: lets it
+  /// run where the pool's layout wants it (ThreadPool::SeatCaller).
+  void SeatCaller() const;
 
   /// Computes one step. logits() then holds one row of V floats per requested position, in chunk
   /// order. Requires the sum of chunk sizes at most max_step_tokens, ids in range, and pages that

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/numa_memory.h"
 #include "tensor/float16.h"
 
 namespace halfmoon::model {
@@ -24,10 +25,31 @@ Status CheckAll(size_t count, ThreadPool* pool, const Check& check) {
   return checked;
 }
 
+/// The tiles that a shard of the pool multiplies with, on its node. What a system refuses to place
+/// is first touched by the shard that packs it, which has the same effect but for the pieces that
+/// others help with.
+void PlaceShards(const ThreadPool& pool, kernels::PackedMatrix* packed) {
+  if (pool.num_shards() == 1) return;
+  const auto tiles = static_cast<size_t>(packed->num_tiles());
+  for (size_t shard = 0; shard < pool.num_shards(); ++shard) {
+    const size_t begin = pool.ShardBegin(tiles, shard);
+    const size_t size = (pool.ShardBegin(tiles, shard + 1) - begin) * packed->tile_bytes();
+    (void)PlaceOnNode({packed->tile(static_cast<int64_t>(begin)), size},
+                      pool.layout().shards[shard].node);
+  }
+}
+
 Result<kernels::PackedMatrix> PackRows(const kernels::RowSource& source, const std::string& name,
-                                       ThreadPool* pool, std::span<std::byte> memory) {
-  Result<kernels::PackedMatrix> packed = kernels::NewPacked(source, memory);
+                                       ThreadPool* pool, const PackMemory& memory) {
+  std::span<std::byte> into;
+  if (memory) {
+    Result<kernels::WeightFormat> format = kernels::PackedFormat(source);
+    if (!format.ok()) return format.error().WithContext("tensor '" + name + "'");
+    HM_ASSIGN(into, memory(kernels::PackedSizeBytes(*format, source.rows, source.cols)));
+  }
+  Result<kernels::PackedMatrix> packed = kernels::NewPacked(source, into);
   if (!packed.ok()) return packed.error().WithContext("tensor '" + name + "'");
+  PlaceShards(*pool, &*packed);
   pool->ParallelFor(static_cast<size_t>(packed->num_tiles()), [&](size_t tile, int) {
     kernels::PackTile(source, static_cast<int64_t>(tile), &*packed);
   });
@@ -51,7 +73,7 @@ Status CheckScales(const MatrixSource& source, ThreadPool* pool) {
 }
 
 Result<kernels::PackedMatrix> PackMatrix(const MatrixSource& source, std::vector<int64_t> order,
-                                         ThreadPool* pool, std::span<std::byte> memory) {
+                                         ThreadPool* pool, const PackMemory& memory) {
   if (source.packs()) {
     if (source.needs_check()) {
       HM_TRY(CheckAll(order.size(), pool, [&](size_t i) { return source.CheckRow(order[i]); }));
@@ -69,7 +91,7 @@ Result<kernels::PackedMatrix> PackMatrix(const MatrixSource& source, std::vector
 
 Result<kernels::PackedMatrix> PackExact(std::span<const float> from, int64_t rows, int64_t cols,
                                         const std::string& name, ThreadPool* pool,
-                                        std::span<std::byte> memory) {
+                                        const PackMemory& memory) {
   bool fits_bf16 = true;
   bool fits_f16 = true;
   for (const float value : from) {

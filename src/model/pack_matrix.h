@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,19 +15,22 @@
 
 namespace halfmoon::model {
 
+/// Memory for a packed matrix of that many bytes, as kernels::PackedMatrix wants it. Empty: the
+/// matrix has its own.
+using PackMemory = std::function<Result<std::span<std::byte>>(size_t size_bytes)>;
+
 /// That all scales beside the values are numbers, on `pool`. Errors: kCorrupt naming one.
 Status CheckScales(const MatrixSource& source, ThreadPool* pool);
 
-/// Packs the rows listed, in that order, on `pool`, into `memory` (as kernels::NewPacked) or memory
-/// of its own. Errors: kCorrupt naming a value or scale that is not a number, and those of
-/// kernels::NewPacked.
+/// Packs the rows listed, in that order, on `pool`. Errors: kCorrupt naming a value or scale that
+/// is not a number, and those of kernels::NewPacked and of `memory`.
 Result<kernels::PackedMatrix> PackMatrix(const MatrixSource& source, std::vector<int64_t> order,
-                                         ThreadPool* pool, std::span<std::byte> memory = {});
+                                         ThreadPool* pool, const PackMemory& memory = {});
 
 /// `from` [rows, cols] in float32 as a matrix of the smallest plain format that holds every value
 /// exactly: BF16, F16 or F32. `name` is for messages.
 Result<kernels::PackedMatrix> PackExact(std::span<const float> from, int64_t rows, int64_t cols,
                                         const std::string& name, ThreadPool* pool,
-                                        std::span<std::byte> memory = {});
+                                        const PackMemory& memory = {});
 
 }  // namespace halfmoon::model

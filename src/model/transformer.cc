@@ -10,6 +10,7 @@
 #include "model/description_file.h"
 #include "model/expert_store.h"
 #include "model/model.h"
+#include "model/prepare_weights.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include "model/workspace.h"
@@ -59,6 +60,14 @@ Status CheckOptions(const ModelDescription& model, const LoadOptions& options) {
                  "expanded MLA prefill was asked for; a " + model.family +
                      " model has grouped-query attention, of which there is one form");
   }
+  if (model.attention.kind == AttentionKind::kMla && options.kv_k_type() != options.kv_v_type()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "different types of cached keys (" +
+                     std::string(kernels::KvTypeName(options.kv_k_type())) + ") and values (" +
+                     std::string(kernels::KvTypeName(options.kv_v_type())) +
+                     ") were asked for; a " + model.family +
+                     " model has latent attention, which keeps both in the same rows");
+  }
   if (options.expert_memory_bytes > 0 && !model.has_moe()) {
     return Error(ErrorCode::kInvalidArgument,
                  "an expert memory was asked for; this model has no experts");
@@ -80,13 +89,16 @@ Result<std::unique_ptr<ExpertStore>> OpenExperts(const checkpoint::Checkpoint& c
 }  // namespace
 
 struct Model::Impl {
-  Impl(std::shared_ptr<const checkpoint::Checkpoint> from, ModelDescription model_description,
-       ModelWeights model_weights, std::unique_ptr<ExpertStore> expert_store,
-       std::vector<float> rope_frequencies, ThreadPool* pool, const LoadOptions& load_options,
-       int context)
+  Impl(std::shared_ptr<const checkpoint::Checkpoint> from, std::string content,
+       ModelDescription model_description, PreparedWeights prepared,
+       std::unique_ptr<ExpertStore> expert_store, std::vector<float> rope_frequencies,
+       ThreadPool* pool, const LoadOptions& load_options, int context)
       : checkpoint(std::move(from)),
+        checkpoint_fingerprint(std::move(content)),
         description(std::move(model_description)),
-        weights(std::move(model_weights)),
+        weight_memory(std::move(prepared.memory)),
+        weight_file(prepared.file),
+        weights(std::move(prepared.weights)),
         experts(std::move(expert_store)),
         frequencies(std::move(rope_frequencies)),
         options(load_options),
@@ -131,7 +143,10 @@ struct Model::Impl {
   void KeepHidden(Capture* capture, std::string name, const kernels::Rows& rows) const;
 
   std::shared_ptr<const checkpoint::Checkpoint> checkpoint;  // owns the embedding's bytes
+  std::string checkpoint_fingerprint;                        // empty: not asked for yet
   ModelDescription description;
+  std::shared_ptr<const void> weight_memory;  // what `weights` are views of; null: they own it
+  WeightFile weight_file;
   ModelWeights weights;
   std::unique_ptr<ExpertStore> experts;  // null: all are among the weights
   std::vector<float> frequencies;
@@ -276,34 +291,29 @@ Result<std::unique_ptr<Model>> Model::Load(std::shared_ptr<const checkpoint::Che
   HM_TRY(CheckOptions(description, options).WithContext(file));
   const int context = options.max_context == 0 ? description.max_positions : options.max_context;
 
-  const bool from_disk = options.expert_memory_bytes > 0;
-  ExpertCatalog catalog;
-  if (from_disk) {
-    const std::unordered_set<std::string> experts = ExpertTensorNames(description);
-    checkpoint->PrefetchOnly(
-        [&](std::string_view name) { return !experts.contains(std::string(name)); });
-  } else {
-    checkpoint->Prefetch();
-  }
-  Result<ModelWeights> weights =
-      LoadWeights(*checkpoint, description, pool, options, from_disk ? &catalog : nullptr);
-  if (!weights.ok()) return weights.error().WithContext(file);
+  // Samples of all files are read for it, so only where it is needed.
+  std::string content = options.weight_cache != nullptr ? checkpoint->fingerprint() : "";
+  HM_ASSIGN(PreparedWeights prepared,
+            PrepareWeights(*checkpoint, content, description, pool, options).WithContext(file));
+  const checkpoint::StoredTensor& embed = *prepared.weights.embed;
   // Proves that the embedding's type decodes, once, so that a step need not ask.
   std::vector<float> row(static_cast<size_t>(description.hidden_dim));
-  HM_TRY(quant::DecodeRow(weights->embed->view.dtype, weights->embed->view.bytes.data(),
-                          description.hidden_dim, row.data())
+  HM_TRY(quant::DecodeRow(embed.view.dtype, embed.view.bytes.data(), description.hidden_dim,
+                          row.data())
              .WithContext(file + ": tensor '" + description.names.embed + ".weight'"));
   std::vector<float> frequencies = RopeFrequencies(description.attention.rope);
   HM_TRY(ApplyFrequencyFactors(*checkpoint, &frequencies).WithContext(file));
   std::unique_ptr<ExpertStore> experts;
-  if (from_disk) {
-    HM_ASSIGN(
-        experts,
-        OpenExperts(*checkpoint, description, std::move(catalog), pool, options).WithContext(file));
+  if (options.expert_memory_bytes > 0) {
+    HM_ASSIGN(experts,
+              OpenExperts(*checkpoint, description, std::move(prepared.catalog), pool, options)
+                  .WithContext(file));
   }
+  // From here on the checkpoint is read where a token's embedding is, and nowhere else.
+  checkpoint->Release();
   return std::unique_ptr<Model>(new Model(std::make_unique<Impl>(
-      std::move(checkpoint), std::move(description), std::move(weights).value(), std::move(experts),
-      std::move(frequencies), pool, options, context)));
+      std::move(checkpoint), std::move(content), std::move(description), std::move(prepared),
+      std::move(experts), std::move(frequencies), pool, options, context)));
 }
 
 const ModelDescription& Model::description() const { return impl_->description; }
@@ -314,6 +324,7 @@ int Model::max_context() const { return impl_->max_context; }
 size_t Model::weight_bytes() const {
   return impl_->weights.size_bytes() + (impl_->experts ? impl_->experts->size_bytes() : 0);
 }
+const WeightFile& Model::weight_file() const { return impl_->weight_file; }
 const ExpertMemory* Model::expert_memory() const {
   return impl_->experts ? &impl_->experts->memory() : nullptr;
 }
@@ -328,11 +339,17 @@ Cost Model::CostPerToken() const {
 double Model::WeightBytesPerStep(int tokens) const {
   return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);
 }
+AttentionCost Model::AttentionCostOf(int64_t depth, int64_t tokens) const {
+  return model::AttentionCostOf(impl_->description, impl_->layout, depth, tokens);
+}
 
 std::string Model::fingerprint() const {
   const kernels::KvLayout& layout = impl_->layout;
   const std::string text =
-      impl_->checkpoint->fingerprint() + "/" + std::to_string(static_cast<int>(layout.type)) + "/" +
+      (impl_->checkpoint_fingerprint.empty() ? impl_->checkpoint->fingerprint()
+                                             : impl_->checkpoint_fingerprint) +
+      "/" + std::to_string(static_cast<int>(layout.k_type)) + "/" +
+      std::to_string(static_cast<int>(layout.v_type)) + "/" +
       std::to_string(static_cast<int>(impl_->options.activation)) + "/" +
       std::string(kernels::IsaName(impl_->stream.isa())) + "/" +
       std::to_string(kernels::kKvFormatVersion) + "/" + std::to_string(kArithmeticVersion) +
@@ -340,6 +357,8 @@ std::string Model::fingerprint() const {
       (impl_->weights.mtp.empty() ? "" : "/mtp");
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
+
+void Model::SeatCaller() const { impl_->stream.pool().SeatCaller(); }
 
 Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
   Impl& impl = *impl_;

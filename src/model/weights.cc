@@ -130,8 +130,9 @@ size_t ModelWeights::size_bytes() const {
 
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
                                  const ModelDescription& description, ThreadPool* pool,
-                                 const LoadOptions& options, ExpertCatalog* on_disk) {
-  WeightLoader loader(checkpoint, pool, options);
+                                 const LoadOptions& options, const WeightStorage& storage,
+                                 ExpertCatalog* on_disk) {
+  WeightLoader loader(checkpoint, pool, options, storage);
   const TensorNames& names = description.names;
   const int64_t v = description.vocab_size;
   const int64_t h = description.hidden_dim;

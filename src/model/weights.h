@@ -116,12 +116,14 @@ void ForEachFfnMatrix(const FfnWeights& ffn, const Visit& visit) {
 }
 
 class ExpertCatalog;
+struct WeightStorage;
 
-/// Loads and packs everything that `description` names and `options` ask for. With `on_disk`,
-/// routed experts are left where they are and entered there. Errors name tensor, expected and
-/// found.
+/// Loads everything that `description` names and `options` ask for, packed as `storage` says. With
+/// `on_disk`, routed experts are left where they are and entered there. Errors name tensor,
+/// expected and found.
 Result<ModelWeights> LoadWeights(const checkpoint::Checkpoint& checkpoint,
                                  const ModelDescription& description, ThreadPool* pool,
-                                 const LoadOptions& options, ExpertCatalog* on_disk = nullptr);
+                                 const LoadOptions& options, const WeightStorage& storage,
+                                 ExpertCatalog* on_disk);
 
 }  // namespace halfmoon::model

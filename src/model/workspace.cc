@@ -105,8 +105,8 @@ kernels::KvLayout LayoutOf(const ModelDescription& model, const LoadOptions& opt
                            .num_kv_heads = attention.num_kv_heads,
                            .head_dim = attention.head_dim,
                            .block_size = options.block_size,
-                           .type = options.activation == Activation::kF32 ? kernels::KvType::kF32
-                                                                          : kernels::KvType::kF16};
+                           .k_type = options.kv_k_type(),
+                           .v_type = options.kv_v_type()};
   if (attention.kind == AttentionKind::kMla) {
     layout.kind = kernels::KvKind::kLatent;
     layout.num_kv_heads = 1;

@@ -86,6 +86,20 @@ TEST(LayoutOf, PublishedModels_BytesOfATokenAreThoseOfTheDocument) {
   }
 }
 
+TEST(LayoutOf, TypesThatWereAskedFor_ApplyToKeysAndValuesApart) {
+  const ModelDescription model = Describe(json::ParseObject(Examples()[1].config).value()).value();
+  const auto bytes = [&](std::optional<kernels::KvType> k, std::optional<kernels::KvType> v,
+                         Activation activation) {
+    return LayoutOf(model, {.activation = activation, .k_type = k, .v_type = v}, model.num_layers())
+        .bytes_per_token();
+  };
+  constexpr auto kQ8 = kernels::KvType::kQ8_0;
+  // 48 layers, 4 KV heads of 128.
+  EXPECT_EQ(bytes(kQ8, kQ8, Activation::kInt8), 2u * 48u * 4u * 136u);
+  EXPECT_EQ(bytes(kQ8, {}, Activation::kInt8), 48u * 4u * (136u + 256u));
+  EXPECT_EQ(bytes({}, kQ8, Activation::kF32), 48u * 4u * (512u + 136u));
+}
+
 TEST(LayoutOf, Latent_OffsetsAreThoseOfTheDocument) {
   const ModelDescription model =
       Describe(json::ParseObject(Examples().back().config).value()).value();
@@ -96,6 +110,11 @@ TEST(LayoutOf, Latent_OffsetsAreThoseOfTheDocument) {
   EXPECT_EQ(layout.index_offset(0), 32u * (512u + 64u) * 2u);
   EXPECT_EQ(layout.k_offset(7, 0), 7 * layer);
   EXPECT_EQ(layout.index_offset(7), 7 * layer + 32u * (512u + 64u) * 2u);
+  const kernels::KvLayout int8 = LayoutOf(
+      model, {.k_type = kernels::KvType::kQ8_0, .v_type = kernels::KvType::kQ8_0, .block_size = 32},
+      model.num_layers());
+  EXPECT_EQ(int8.index_offset(0), 32u * (576u + 2u * 18u));
+  EXPECT_EQ(int8.k_offset(1, 0), 32u * (576u + 2u * 18u + 128u + 2u * 4u));
 }
 
 }  // namespace

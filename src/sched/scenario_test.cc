@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct Command {
 
 struct Scenario {
   TableOptions options;
+  std::optional<SimulatedCosts> costs;
   std::multimap<int, Command> commands;
   std::vector<std::string> expected;  // by step
 };
@@ -58,6 +60,14 @@ Scenario ReadScenario(const std::filesystem::path& path) {
                                  .draft_tokens = Number(fields, "drafts", 0)};
       scenario.options.num_pages = std::stoi(fields.at("pages"));
       scenario.options.prefix_cache = fields["prefix_cache"] != "off";
+    } else if (kind == "costs") {
+      const auto fields = ReadFields(words);
+      scenario.costs = {.share = {.decode_share = Number(fields, "share_percent", 0) / 100.0,
+                                  .max_stall_us = static_cast<double>(Number(fields, "stall", 1))},
+                        .decode_us = static_cast<double>(Number(fields, "decode", 0)),
+                        .decode_row_us = static_cast<double>(Number(fields, "decode_row", 0)),
+                        .prompt = {.fixed_us = static_cast<double>(Number(fields, "prompt", 0)),
+                                   .token_us = static_cast<double>(Number(fields, "token", 0))}};
     } else if (kind == "at") {
       int step = 0;
       Command command;
@@ -85,7 +95,9 @@ Scenario ReadScenario(const std::filesystem::path& path) {
 
 class Runner {
  public:
-  explicit Runner(const Scenario& scenario) : simulator_(scenario.options) {}
+  explicit Runner(const Scenario& scenario) : simulator_(scenario.options) {
+    if (scenario.costs) simulator_.SetCosts(*scenario.costs);
+  }
 
   void Do(const Command& command) {
     if (command.verb == "request") {
@@ -170,6 +182,9 @@ TEST(Scenario, EachFile_GivesTheScheduleItStates) {
     }
     EXPECT_TRUE(equal) << "the schedule is now\n" << actual;
     EXPECT_TRUE(runner.empty()) << "not all requests have ended";
+    EXPECT_TRUE(scenario.commands.empty() ||
+                static_cast<size_t>(scenario.commands.rbegin()->first) < scenario.expected.size())
+        << "not all commands were carried out";
   }
   EXPECT_GE(files, 7);
 }

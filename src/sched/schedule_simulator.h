@@ -6,19 +6,30 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "sched/sequence_table.h"
+#include "sched/time_share.h"
 
 namespace halfmoon::sched {
 
 /// One step of a simulated schedule.
 struct SimulatedStep {
   Plan plan;
+  double us = 0.0;  ///< what it takes, where costs were given
   std::vector<SeqId> finished;
   int32_t accepted_drafts = 0;
+};
+
+/// What steps cost in a simulation, and how their time is shared.
+struct SimulatedCosts {
+  ShareOptions share;
+  double decode_us = 0.0;      ///< of a step that decodes
+  double decode_row_us = 0.0;  ///< and for each sequence that does
+  PromptCost prompt;           ///< what prompt tokens add
 };
 
 /// What a simulated sequence guesses in each step.
@@ -51,14 +62,22 @@ class ScheduleSimulator {
   const std::map<SeqId, int32_t>& remaining() const { return remaining_; }
   SequenceTable& table() { return table_; }
 
+  void SetCosts(const SimulatedCosts& costs) {
+    costs_ = costs;
+    share_.emplace(costs.share);
+  }
+
   SimulatedStep Step() {
     SimulatedStep step;
+    if (share_)
+      table_.SetPromptLimit(share_->Limit(costs_.prompt, DecodeUs(std::max(1, decoding_))));
     for (const auto& [id, left] : remaining_) {
       // The last token is never computed, so a guess beyond it is of no use.
       table_.At(id).draft_tokens = std::min(guesses_[id].wanted, left - 1);
     }
     step.plan = table_.BeginStep();
     CheckPlan(step.plan);
+    CountTime(&step);
     for (const Share& share : step.plan.shares) Compute(share);
     table_.CountComputed(step.plan.shares);
     for (const Share& share : step.plan.shares) Generate(share, &step);
@@ -97,6 +116,30 @@ class ScheduleSimulator {
     const int32_t page = sequence.page_table[static_cast<size_t>(position) / Block<size_t>()];
     return slots_[static_cast<size_t>(page) * Block<size_t>() +
                   static_cast<size_t>(position) % Block<size_t>()];
+  }
+
+  double DecodeUs(int32_t sequences) const {
+    return sequences == 0 ? 0.0 : costs_.decode_us + costs_.decode_row_us * sequences;
+  }
+
+  // Before anything is computed: start positions are those that the step has.
+  void CountTime(SimulatedStep* step) {
+    if (!share_) return;
+    const Plan& plan = step->plan;
+    decoding_ = plan.decoding;
+    const double decode_us = DecodeUs(plan.decoding);
+    step->us = decode_us;
+    if (plan.prompt_tokens > 0) step->us += costs_.prompt.fixed_us;
+    for (const Share& share : plan.shares) {
+      const Sequence& sequence = table_.At(share.id);
+      if (static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens == 1) continue;
+      step->us += costs_.prompt.Us(share.tokens, sequence.computed_tokens);
+    }
+    share_->Count({.decoding = plan.decoding,
+                   .prompts = plan.prompts,
+                   .prompt_tokens = plan.prompt_tokens,
+                   .decode_us = decode_us,
+                   .step_us = step->us});
   }
 
   void Compute(const Share& share) {
@@ -149,13 +192,15 @@ class ScheduleSimulator {
     Require(tokens <= options_.limits.step_tokens, "over the token budget");
     Require(drafts <= options_.limits.draft_tokens, "over the budget of guesses");
     Require(table_.num_running() <= options_.limits.max_running, "too many sequences");
-    // The earliest that may run always makes progress, unless this step only made room for it.
+    // The earliest that may run always makes progress, unless this step only made room for it or it
+    // leaves its time to others that decode.
     for (const auto& [id, left] : remaining_) {
       const Sequence& sequence = table_.At(id);
       if (sequence.paused || !sequence.running) continue;
       const bool served = std::ranges::any_of(
           plan.shares, [id = id](const Share& share) { return share.id == id; });
-      Require(served || !plan.preempt.empty(), "the earliest, " + Name(id) + ", got nothing");
+      Require(served || !plan.preempt.empty() || (share_ && plan.decoding > 0),
+              "the earliest, " + Name(id) + ", got nothing");
       break;
     }
   }
@@ -196,6 +241,9 @@ class ScheduleSimulator {
   SequenceTable table_;
   std::map<SeqId, int32_t> remaining_;  // tokens still to generate
   std::map<SeqId, Guesses> guesses_;
+  std::optional<TimeShare> share_;  // none: steps cost nothing
+  SimulatedCosts costs_;
+  int32_t decoding_ = 0;         // in the last step
   std::vector<uint64_t> slots_;  // page memory: one value a token
   std::string violation_;
 };

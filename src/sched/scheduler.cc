@@ -2,7 +2,9 @@
 #include "sched/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -28,7 +30,8 @@ struct Entry {
 
 class Planner {
  public:
-  explicit Planner(const State& state) : limits_(state.limits), available_(state.available_pages) {
+  explicit Planner(const State& state)
+      : limits_(state.limits), prompts_(state.prompts), available_(state.available_pages) {
     entries_.reserve(static_cast<size_t>(limits_.max_running) + state.running.size());
     for (const RunningSequence& sequence : state.running) {
       HM_DCHECK(
@@ -43,9 +46,12 @@ class Planner {
   void Admit(const std::vector<WaitingSequence>& waiting) {
     std::vector<WaitingSequence> in_order = waiting;
     std::ranges::sort(in_order, {}, &WaitingSequence::id);
+    bool full = false;
     for (const WaitingSequence& next : in_order) {
       if (next.paused || next.deferred) continue;
-      if (!MakeRoom(next)) break;  // first come, first served: nobody overtakes
+      ++plan_.prompts;
+      full = full || !MakeRoom(next);
+      if (full) continue;  // first come, first served: nobody overtakes
       RunningSequence sequence{.id = next.id,
                                .wanted_tokens = next.wanted_tokens,
                                .computed_tokens = next.hit_pages * limits_.block_size,
@@ -55,6 +61,7 @@ class Planner {
       available_ -= HitCost(next, !plan_.preempt.empty());
       missing_ += MissingPages(sequence);
       ++live_;
+      --plan_.prompts;  // counted with the running ones
       entries_.push_back({.sequence = sequence, .admitted = true});
       plan_.admit.push_back(next.id);
     }
@@ -69,6 +76,7 @@ class Planner {
       if (entry.gone || entry.sequence.paused) continue;
       (entry.lacking_tokens() == 1 ? ready : prefills).push_back(&entry);
     }
+    plan_.prompts += static_cast<int32_t>(prefills.size());
     std::ranges::sort(ready, {}, [](const Entry* entry) {
       return std::tuple(entry->sequence.served_step, entry->sequence.id);
     });
@@ -78,21 +86,15 @@ class Planner {
       --budget;
     }
     if (prefills.empty() || budget == 0) return;
-
-    const auto give = [&budget](Entry* entry, int32_t most) {
-      const int32_t tokens = std::min({budget, most, entry->most_tokens() - entry->share});
-      entry->share += tokens;
-      budget -= tokens;
-    };
-    Entry* earliest = prefills.front();
-    give(earliest, (budget + 1) / 2);
-    std::ranges::sort(prefills, {}, [](const Entry* entry) {
-      return std::tuple(entry->lacking_tokens(), entry->sequence.id);
-    });
-    for (Entry* entry : prefills) {
-      if (entry != earliest) give(entry, budget);
+    if (ready.empty()) {
+      DivideAmongPrompts(prefills, {.tokens = budget});
+    } else if (!prompts_.hold) {
+      PromptBudget beside{.tokens = budget};
+      if (prompts_.most_us > 0.0 && prompts_.cost.token_us > 0.0) {
+        beside.us = prompts_.most_us - prompts_.cost.fixed_us;
+      }
+      DivideAmongPrompts(prefills, beside);
     }
-    give(earliest, budget);
   }
 
   void GrantPages() {
@@ -139,6 +141,11 @@ class Planner {
   Plan Take() {
     for (const Entry& entry : entries_) {
       if (entry.gone || entry.share == 0) continue;
+      if (entry.lacking_tokens() == 1) {
+        ++plan_.decoding;
+      } else {
+        plan_.prompt_tokens += entry.share;
+      }
       plan_.shares.push_back({.id = entry.sequence.id,
                               .tokens = entry.share,
                               .draft_tokens = entry.drafts,
@@ -148,6 +155,38 @@ class Planner {
   }
 
  private:
+  // What a step has left for prompts.
+  struct PromptBudget {
+    int32_t tokens = 0;
+    std::optional<double> us;  // none: no limit
+  };
+
+  void DivideAmongPrompts(std::vector<Entry*>& prompts, PromptBudget budget) const {
+    const auto give = [&](Entry* entry, const PromptBudget& most) {
+      int32_t tokens = std::min(most.tokens, entry->most_tokens() - entry->share);
+      if (most.us.has_value()) {
+        const int32_t start = entry->sequence.computed_tokens + entry->share;
+        tokens = std::min(tokens, prompts_.cost.TokensWithin(*most.us, start));
+        *budget.us -= prompts_.cost.Us(tokens, start);
+      }
+      entry->share += tokens;
+      budget.tokens -= tokens;
+    };
+    Entry* earliest = prompts.front();
+    give(earliest, {.tokens = (budget.tokens + 1) / 2,
+                    .us = prompts.size() > 1 && budget.us ? *budget.us / 2 : budget.us});
+    std::ranges::sort(prompts, {}, [](const Entry* entry) {
+      return std::tuple(entry->lacking_tokens(), entry->sequence.id);
+    });
+    for (Entry* entry : prompts) {
+      if (entry != earliest) give(entry, budget);
+    }
+    give(earliest, budget);
+    const auto has_none = [](const Entry* entry) { return entry->share == 0; };
+    // However dear tokens are: whose turn it is gets on.
+    if (std::ranges::all_of(prompts, has_none)) earliest->share = 1;
+  }
+
   int32_t MissingPages(const RunningSequence& sequence) const {
     return std::max(0, PagesFor(sequence.wanted_tokens, limits_.block_size) - sequence.pages);
   }
@@ -216,6 +255,7 @@ class Planner {
   }
 
   const Limits limits_;
+  const PromptLimit prompts_;
   int32_t available_;
   int32_t missing_ = 0;  // pages that running sequences lack for their wanted tokens
   int32_t live_ = 0;
@@ -224,6 +264,21 @@ class Planner {
 };
 
 }  // namespace
+
+double PromptCost::Us(int32_t tokens, int32_t start) const {
+  const double n = tokens;
+  return n * (token_us + position_us * (start + (n + 1.0) / 2.0));
+}
+
+int32_t PromptCost::TokensWithin(double us, int32_t start) const {
+  HM_DCHECK(token_us > 0.0);
+  if (us <= 0.0) return 0;
+  // Us(n, start) = square * n^2 + linear * n; the form of the root that is exact for square = 0.
+  const double square = position_us / 2.0;
+  const double linear = token_us + position_us * (start + 0.5);
+  const double tokens = 2.0 * us / (linear + std::sqrt(linear * linear + 4.0 * square * us));
+  return static_cast<int32_t>(std::min(tokens, static_cast<double>(INT32_MAX)));
+}
 
 Plan MakePlan(const State& state) {
   HM_CHECK(state.limits.max_running >= 1);

@@ -48,8 +48,30 @@ struct WaitingSequence {
   bool deferred = false;  ///< another sequence is about to compute a block this one can then reuse
 };
 
+/// What tokens of prompts add to the time of a step, as measured by whoever computes.
+struct PromptCost {
+  double fixed_us = 0.0;     ///< of any number of them
+  double token_us = 0.0;     ///< of each; 0: nothing is known yet
+  double position_us = 0.0;  ///< of each and each position that it attends to
+
+  /// Most tokens of a sequence that take at most `us` from position `start` on, fixed_us aside.
+  /// Requires that something is known.
+  int32_t TokensWithin(double us, int32_t start) const;
+  /// What `tokens` of them take from position `start` on, fixed_us aside.
+  double Us(int32_t tokens, int32_t start) const;
+};
+
+/// What prompts may take of a step in which others decode (time_share.h). Without those they may
+/// take all of it.
+struct PromptLimit {
+  bool hold = false;     ///< nothing
+  double most_us = 0.0;  ///< so much of its time, or a single token; 0: no limit
+  PromptCost cost;
+};
+
 struct State {
   Limits limits;
+  PromptLimit prompts;
   int32_t available_pages = 0;           ///< free, or cached and so free to evict
   std::vector<RunningSequence> running;  ///< any order
   std::vector<WaitingSequence> waiting;  ///< the first to be considered; any order
@@ -69,6 +91,10 @@ struct Plan {
   std::vector<SeqId> admit;  ///< take their prefix hits, before any new page is taken
   std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together,
                               ///< guesses included
+  int32_t decoding = 0;       ///< shares of sequences that lack one token
+  int32_t prompt_tokens = 0;  ///< of the other shares together
+  int32_t prompts = 0;  ///< sequences that lack more than one token, waiting ones included, but for
+                        ///< those that wait for something else than their turn
 };
 
 /// Pages that hold `tokens` tokens.
@@ -81,6 +107,7 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 ///   are there beyond what running sequences still lack for theirs, with a page to spare for each
 ///   of them to grow into. Paused sequences make room for it when it does not fit otherwise.
 /// - Sequences that lack one token go first, those served longest ago in front.
+/// - Beside them others get what State::prompts leaves them, which may be nothing.
 /// - Of the remaining budget the earliest of the others gets half, and the shortest get the rest:
 ///   a long prompt neither starves nor holds up short ones.
 /// - Pages are granted in order of arrival. Where they run out, paused sequences are preempted,
@@ -88,7 +115,8 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 /// - Guesses get what is left after all that of the budget and of the pages: nobody is preempted,
 ///   admitted later or given less because of them. Only sequences that lack one token have any
 ///   checked; each gets its first guess before one gets a second.
-/// So the earliest sequence that is not paused always makes progress.
+/// So the earliest sequence that is not paused always makes progress, or is held for others that
+/// do.
 ///
 /// Requires ids that are unique, step_tokens >= max_running >= running.size(), and pages enough in
 /// all for each sequence alone.

@@ -100,6 +100,7 @@ void SequenceTable::EndStep(std::span<const Share> shares) {
 State SequenceTable::MakeState() {
   State state;
   state.limits = limits_;
+  state.prompts = prompt_limit_;
   state.available_pages = pool_.num_free() + pool_.num_cached();
   state.running.reserve(Index(num_running_));
   // Sequences that will compute blocks which later ones could wait for, in order of arrival.

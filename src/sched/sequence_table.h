@@ -71,6 +71,8 @@ class SequenceTable {
   /// Requires that it is here.
   Sequence& At(SeqId id) { return sequences_.at(id); }
 
+  /// What prompts may take of the steps from now on beside sequences that decode.
+  void SetPromptLimit(const PromptLimit& limit) { prompt_limit_ = limit; }
   /// Plans the next step and carries it out as far as pages go: preempted sequences hold none,
   /// admitted ones hold their prefix, and each share has the pages it writes to.
   Plan BeginStep();
@@ -105,6 +107,7 @@ class SequenceTable {
 
   const Limits limits_;
   const bool prefix_cache_;
+  PromptLimit prompt_limit_;
   kv::PagePool pool_;
   kv::PrefixIndex index_;
   std::map<SeqId, Sequence> sequences_;  // in order of arrival

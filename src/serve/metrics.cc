@@ -93,6 +93,14 @@ void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& fami
   counter("halfmoon_engine_steps_total", "Steps of the engine.", stats.steps);
   counter("halfmoon_preemptions_total", "Sequences that had to give their pages back.",
           stats.preemptions);
+  counter("halfmoon_prompt_wait_steps_total",
+          "Steps in which prompts waited so that running answers keep their share of time.",
+          stats.prompt_wait_steps);
+  gauge("halfmoon_prompt_chunk_tokens",
+        "Tokens of a prompt that one step reads beside running answers; 0: not measured yet.",
+        stats.prompt_chunk_tokens);
+  gauge("halfmoon_decode_step_seconds", "Time of a step without prompt tokens, as measured.",
+        stats.decode_step_us * 1e-6);
   const model::ExpertStats& experts = stats.experts;
   counter("halfmoon_expert_hits_total", "Experts of a layer and step found in memory.",
           experts.hits);

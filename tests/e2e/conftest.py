@@ -12,11 +12,19 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from server import ROOT, Server, binary, default_model
+from server import ROOT, Server, binary, default_model, program_environment
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of ./test, run by ./test --slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weight_cache(tmp_path_factory) -> pathlib.Path:
+    """The folder of cached weights that all tests share, instead of the user's."""
+    folder = tmp_path_factory.mktemp("weights")
+    os.environ["HALFMOON_E2E_WEIGHT_CACHE_DIR"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +59,8 @@ def server(halfmoon, model):
 @pytest.fixture(scope="session")
 def halfmoon_run(halfmoon):
     """halfmoon_run(*arguments): the finished process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFMOON_")}
-
     def run(*arguments):
-        return subprocess.run([halfmoon, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
+        return subprocess.run([halfmoon, *map(str, arguments)], env=program_environment(), stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, errors="replace", timeout=300)
     return run
 

@@ -31,14 +31,20 @@ def default_model() -> pathlib.Path:
     return cache / "halfmoon" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+def program_environment() -> dict[str, str]:
+    """The variables of a program under test: none of the user's flags, and no word to the user's cache of weights."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFMOON_")}
+    environment["HALFMOON_WEIGHT_CACHE_DIR"] = os.environ["HALFMOON_E2E_WEIGHT_CACHE_DIR"]
+    return environment
+
+
 class Server:
     """One server process. Everything it prints is kept and shown when a test fails (`output`)."""
 
     def __init__(self, model: pathlib.Path, *flags: str, wait_ready: bool = True, timeout_s: float = 60.0):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HALFMOON_")}
         command = [str(binary()), "serve", "-m", str(model), "--host", "127.0.0.1", "--port", "0", *flags]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, errors="replace", env=environment)
+                                        text=True, errors="replace", env=program_environment())
         self._lines: list[str] = []
         self._url: str | None = None
         self._url_seen = threading.Event()

@@ -222,6 +222,40 @@ def test_metrics_count_guesses(start_server):
     assert metric(server, "halfmoon_engine_steps_total") < 60
 
 
+def cpu_ticks(server) -> int:
+    """Processor time of all threads of the server so far, in clock ticks."""
+    with open(f"/proc/{server.process.pid}/stat", encoding="utf-8") as file:
+        # The name in parentheses may hold spaces; utime and stime are the 12th and 13th field after it.
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_idle_server_uses_no_cpu(start_server):
+    server = start_server()
+    server.post_json("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 32})
+    time.sleep(0.5)  # what the last request left to do
+    before = cpu_ticks(server)
+    time.sleep(3)
+    used = (cpu_ticks(server) - before) / os.sysconf("SC_CLK_TCK")
+    # One thread that polls would be at 3 s, one that wakes a thousand times a second at about 0.05.
+    assert used <= 0.03, server.output
+
+
+def test_long_prompt_leaves_running_answers_their_share(start_server):
+    server = start_server("--decode-share", "0.5", "--max-stall", "20")
+    client = connect(server)
+    options = {key: value for key, value in LONG.items() if key != "ignore_eos"}
+    with client.completions.create(model="", stream=True, extra_body={"ignore_eos": True}, **options) as stream:
+        next(iter(stream))
+        answer = server.post_json("/v1/completions", {"prompt": "one two three " * 200, "max_tokens": 1})
+        assert answer["usage"]["prompt_tokens"] > 500
+        assert metric(server, "halfmoon_requests_running") >= 1, "the answer ended before the prompt was read"
+        # It was read in chunks smaller than a step, with steps between them that only decode.
+        assert 0 < metric(server, "halfmoon_prompt_chunk_tokens") < 512
+        assert metric(server, "halfmoon_prompt_wait_steps_total") > 0
+        assert metric(server, "halfmoon_decode_step_seconds") > 0
+
+
 def test_connection_is_kept(server):
     connection = raw(server)
     connection.connect()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the safetensors, GGUF and config fuzz targets to tests/fuzz/corpus. Standard library only."""
+"""Writes the seeds of the safetensors, GGUF, weights and config fuzz targets to tests/fuzz/corpus. Standard library only."""
 
 import json
 import pathlib
@@ -46,6 +46,18 @@ def model(arch, extra, tensors):
         (f"{arch}.attention.head_count", U32, 2), (f"{arch}.attention.layer_norm_rms_epsilon", F32, 1e-5),
     ]
     return gguf(metadata + extra, [("token_embd.weight", (4, 2), 0, 32), ("blk.0.attn_q.weight", (4, 4), 0, 64)] + tensors)
+
+
+def weights_table():
+    """As fuzz_weights.cc wants it: the table of a file with 8192 bytes of data, in one block."""
+    def text(content):
+        return struct.pack("<I", len(content)) + content.encode()
+    table = text("key") + struct.pack("<Q", 1) + text("/m.gguf") + struct.pack("<QQq", 5, 7, -1)
+    table += struct.pack("<Q", 2)
+    for name, form, rows, cols, offset in [("a", 8, 16, 256, 4096), ("b", 0, 3, 10, 8192)]:
+        table += text(name) + struct.pack("<BiqqQ", form, 0, rows, cols, offset)
+    table += struct.pack("<Q", 1) + text("norm") + struct.pack("<Qff", 2, 1.0, -2.5)
+    return table + struct.pack("<QQ", 1, 0)
 
 
 # As in fuzz_config.cc: the first byte of an input chooses the weights beside it.
@@ -98,6 +110,7 @@ def main():
             ("qwen3moe.expert_feed_forward_length", U32, 4)],
             [("blk.0.ffn_gate_inp.weight", (4, 2), 0, 32), ("blk.0.ffn_up_exps.weight", (4, 4, 2), 0, 128)]),
     }
+    seeds["weights/table.bin"] = weights_table()
     for name, content in [*seeds.items(), *configs()]:
         path = corpus / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <tuple>
 
 #include "golden/golden_checks.h"
@@ -19,8 +21,10 @@ namespace {
 
 constexpr int kBatch = 16;
 
-/// f32: weights as stored. int8: weights rounded to Q4_1, activations to int8, KV to f16.
-using Case = std::tuple<std::string, kernels::Isa, model::Activation>;
+/// f32: weights as stored. int8: weights rounded to Q4_1, activations to int8, KV to f16 or what is
+/// given.
+using Case =
+    std::tuple<std::string, kernels::Isa, model::Activation, std::optional<kernels::KvType>>;
 
 class Determinism : public testing::TestWithParam<Case> {
  protected:
@@ -36,8 +40,10 @@ class Determinism : public testing::TestWithParam<Case> {
 
   model::Activation activation() const { return std::get<2>(GetParam()); }
   LoadedModel LoadWith(int threads) const {
-    return Load(checkpoint,
-                {.activation = activation(), .isa = std::get<1>(GetParam()), .threads = threads});
+    return Load(checkpoint, {.activation = activation(),
+                             .isa = std::get<1>(GetParam()),
+                             .threads = threads,
+                             .kv_type = std::get<3>(GetParam())});
   }
 
   Variant variant;
@@ -53,6 +59,13 @@ TEST_P(Determinism, Logits_AnyChunkAndThreads_SameBits) {
     EXPECT_TRUE(SameBits(want, AllLogits(one.model.get(), prompt, chunk))) << "chunk " << chunk;
     EXPECT_TRUE(SameBits(want, AllLogits(two.model.get(), prompt, chunk)))
         << "chunk " << chunk << ", 2 threads";
+  }
+  // Weights split between the NUMA nodes of a machine with an uneven pair of them.
+  LoadedModel split = Load(
+      checkpoint, {.activation = activation(), .isa = std::get<1>(GetParam()), .shards = {1, 2}});
+  for (const size_t chunk : {1, 64}) {
+    EXPECT_TRUE(SameBits(want, AllLogits(split.model.get(), prompt, chunk)))
+        << "chunk " << chunk << ", 2 shards";
   }
 }
 
@@ -145,9 +158,17 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
   std::string name = std::get<0>(info.param) + "_" +
                      std::string(kernels::IsaName(std::get<1>(info.param))) +
                      (f32 ? "_f32" : "_int8");
+  if (const auto type = std::get<3>(info.param)) {
+    name += "_kv_" + std::string(kernels::KvTypeName(*type));
+  }
   std::replace(name.begin(), name.end(), '/', '_');
   return name;
 }
+
+/// One of each way to cache: heads, heads with norms over all of them, latents, latents with index
+/// keys.
+constexpr std::string_view kCachedInInt8[] = {"qwen3_moe", "minimax_m2", "deepseek_v3",
+                                              "deepseek_v32"};
 
 /// The plain loops are slow, so they run one variant of each family; vector kernels run all.
 std::vector<Case> Cases() {
@@ -156,10 +177,14 @@ std::vector<Case> Cases() {
     std::string last_family;
     for (const std::string& name : Variants()) {
       const std::string family = name.substr(0, name.find('/'));
-      if (isa == kernels::Isa::kGeneric && family == last_family) continue;
+      const bool first = family != last_family;
+      if (isa == kernels::Isa::kGeneric && !first) continue;
       last_family = family;
       for (const auto activation : {model::Activation::kF32, model::Activation::kInt8}) {
-        cases.emplace_back(name, isa, activation);
+        cases.emplace_back(name, isa, activation, std::nullopt);
+      }
+      if (first && std::ranges::find(kCachedInInt8, family) != std::end(kCachedInInt8)) {
+        cases.emplace_back(name, isa, model::Activation::kInt8, kernels::KvType::kQ8_0);
       }
     }
   }

@@ -173,9 +173,22 @@ std::shared_ptr<const checkpoint::Checkpoint> Quantise(
   return std::make_shared<QuantisedCheckpoint>(std::move(from), dtype);
 }
 
+/// Threads as on a machine with a NUMA node for each element, all of them on the node that is
+/// there.
+ThreadLayout ShardedLayout(const std::vector<int>& threads) {
+  ThreadLayout layout;
+  for (const int count : threads) {
+    layout.seats.resize(layout.seats.size() + static_cast<size_t>(count),
+                        {.shard = layout.shards.size()});
+    layout.shards.push_back({.node = 0, .num_threads = count});
+  }
+  return layout;
+}
+
 LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const LoadSpec& spec) {
   LoadedModel loaded;
-  loaded.pool = std::make_unique<ThreadPool>(spec.threads);
+  loaded.pool = std::make_unique<ThreadPool>(
+      spec.shards.empty() ? ThreadLayout::Anywhere(spec.threads) : ShardedLayout(spec.shards));
   model::LoadOptions options;
   options.activation = spec.activation;
   options.isa = spec.isa;
@@ -184,6 +197,8 @@ LoadedModel Load(std::shared_ptr<const checkpoint::Checkpoint> checkpoint, const
   options.load_mtp = spec.load_mtp;
   options.mla_prefill = spec.mla_prefill;
   options.expert_memory_bytes = spec.expert_memory_bytes;
+  options.weight_cache = spec.weight_cache;
+  options.k_type = options.v_type = spec.kv_type;
   if (spec.open_experts) options.open_experts = spec.open_experts;
   // Families that only a file describes: users get it with the examples.
   const std::filesystem::path description =

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -67,9 +68,12 @@ struct LoadSpec {
   model::Activation activation = model::Activation::kF32;
   kernels::Isa isa = kernels::Isa::kGeneric;
   int threads = 2;
+  std::vector<int> shards = {};  ///< threads of each, in place of `threads` in one
   bool load_mtp = false;
   model::MlaPrefill mla_prefill = model::MlaPrefill::kAbsorbed;
   size_t expert_memory_bytes = 0;
+  model::WeightCache* weight_cache = nullptr;
+  std::optional<kernels::KvType> kv_type = {};  ///< none: that of the activation
   /// Empty: as the product does.
   std::function<Result<std::unique_ptr<FileReader>>(std::span<const std::filesystem::path>)>
       open_experts = {};

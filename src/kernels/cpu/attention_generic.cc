@@ -22,13 +22,12 @@ void AttendRow(const AttendArgs& args, const float* q, int32_t begin, int32_t en
   float scores[kAttentionSplit];
   float max = -std::numeric_limits<float>::infinity();
   for (int32_t p = begin; p < end; ++p) {
-    const std::byte* keys = PageOf(args, p) + args.k_offset;
-    const int32_t slot = p % args.block_size;
+    const auto slot = static_cast<size_t>(p % args.block_size);
+    const std::byte* run =
+        PageOf(args, p) + args.k_offset + slot / kKvLane * kKvLane * args.k_row_bytes;
     float score = 0.0f;
     for (int d = 0; d < d_count; ++d) {
-      const int64_t index =
-          (static_cast<int64_t>(slot / kKvLane) * d_count + d) * kKvLane + slot % kKvLane;
-      score = std::fma(q[d], LoadElement(args.type, keys, index), score);
+      score = std::fma(q[d], LoadRun(args.k_type, run, d_count, d, p % kKvLane), score);
     }
     score *= args.scale;
     scores[p - begin] = score;
@@ -39,10 +38,10 @@ void AttendRow(const AttendArgs& args, const float* q, int32_t begin, int32_t en
   for (int32_t p = begin; p < end; ++p) {
     const float e = Exp(scores[p - begin] - max);
     lanes[p % 16] += e;
-    const std::byte* values = PageOf(args, p) + args.v_offset;
-    const int64_t first = static_cast<int64_t>(p % args.block_size) * v_count;
+    const std::byte* row = PageOf(args, p) + args.v_offset +
+                           static_cast<size_t>(p % args.block_size) * args.v_row_bytes;
     for (int d = 0; d < v_count; ++d) {
-      state[d] = std::fma(e, LoadElement(args.type, values, first + d), state[d]);
+      state[d] = std::fma(e, LoadRow(args.v_type, row, v_count, d), state[d]);
     }
   }
   for (int half = 8; half > 0; half /= 2) {
@@ -69,18 +68,56 @@ void Attend(const AttendArgs& args) {
 }
 
 void StoreKv(const StoreKvArgs& args) {
-  const int64_t d_count = args.head_dim;
-  const int64_t head_elements = args.block_size * d_count;
-  const int64_t v_first = args.num_kv_heads * head_elements;
-  const int64_t k_slot = args.slot / kKvLane * d_count * kKvLane + args.slot % kKvLane;
-  for (int64_t head = 0; head < args.num_kv_heads; ++head) {
-    for (int64_t d = 0; d < d_count; ++d) {
-      StoreElement(args.type, args.k[head * d_count + d], args.page,
-                   head * head_elements + k_slot + d * kKvLane);
-      StoreElement(args.type, args.v[head * d_count + d], args.page,
-                   v_first + head * head_elements + args.slot * d_count + d);
+  const auto slots = static_cast<size_t>(args.block_size);
+  const auto slot = static_cast<size_t>(args.slot);
+  for (int32_t head = 0; head < args.num_kv_heads; ++head) {
+    const size_t first = static_cast<size_t>(head) * slots;
+    StoreRun(args.k_type, args.new_k + int64_t{head} * args.head_dim, args.head_dim,
+             args.k + (first + slot / kKvLane * kKvLane) * args.k_row_bytes, args.slot % kKvLane);
+    StoreRow(args.v_type, args.new_v + int64_t{head} * args.head_dim, args.head_dim,
+             args.v + (first + slot) * args.v_row_bytes);
+  }
+}
+
+void StageHeads(const StageHeadsArgs& args) {
+  for (int32_t i = 0; i < args.count; ++i) {
+    const int32_t p = args.first + i;
+    const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
+    const auto slot = static_cast<size_t>(p % args.block_size);
+    const std::byte* bytes = args.pages + page * args.page_bytes;
+    const std::byte* run = bytes + args.k_offset + slot / kKvLane * kKvLane * args.k_row_bytes;
+    const std::byte* row = bytes + args.v_offset + slot * args.v_row_bytes;
+    float* keys = args.keys + int64_t{i / kKvLane} * args.head_dim * kKvLane + i % kKvLane;
+    float* values = args.values + int64_t{i} * args.head_dim;
+    for (int32_t d = 0; d < args.head_dim; ++d) {
+      keys[int64_t{d} * kKvLane] = LoadRun(args.k_type, run, args.head_dim, d, p % kKvLane);
+      values[d] = LoadRow(args.v_type, row, args.head_dim, d);
     }
   }
+}
+
+void MergeStates(int64_t value_dim, int64_t rows, const float* from, float* to) {
+  const int64_t stride = AttendStateStride(value_dim);
+  const int64_t max = AttendStateMax(value_dim);
+  const int64_t sum = AttendStateSum(value_dim);
+  for (int64_t row = 0; row < rows; ++row, from += stride, to += stride) {
+    if (from[sum] == 0.0f) continue;
+    if (to[sum] == 0.0f) {
+      std::copy_n(from, stride, to);
+      continue;
+    }
+    const float merged = from[max] > to[max] ? from[max] : to[max];
+    const float a = Exp(to[max] - merged);
+    const float b = Exp(from[max] - merged);
+    to[max] = merged;
+    to[sum] = to[sum] * a + from[sum] * b;
+    for (int64_t d = 0; d < max; ++d) to[d] = to[d] * a + from[d] * b;
+  }
+}
+
+void StoreState(int64_t value_dim, const float* state, float* out) {
+  const float sum = state[AttendStateSum(value_dim)];
+  for (int64_t d = 0; d < value_dim; ++d) out[d] = state[d] / sum;
 }
 
 }  // namespace halfmoon::kernels::generic

@@ -9,6 +9,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/generic.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/kv_impl.h"
 #include "kernels/cpu/rowwise_impl.h"
 #include "kernels/registry.h"
 
@@ -18,21 +19,6 @@ namespace halfmoon::kernels::impl {
 inline constexpr int kAttendMaxHeadDim = 640;
 /// Positions of V that are walked for all output vectors before moving on: stays in L1.
 inline constexpr int32_t kAttendValueRun = 64;
-
-template <typename V, KvType T>
-typename V::F LoadKv(const std::byte* p, int64_t index) {
-  if constexpr (T == KvType::kF32) return V::Load(reinterpret_cast<const float*>(p) + index);
-  if constexpr (T == KvType::kF16) return V::LoadF16(p + index * 2);
-}
-
-template <KvType T>
-const char* ElementAt(const std::byte* p, int64_t index) {
-  return reinterpret_cast<const char*>(p) + index * (T == KvType::kF32 ? 4 : 2);
-}
-
-/// Bytes of 16 elements, which is what one step over d consumes of K, and of V for 16 positions.
-template <KvType T>
-inline constexpr int kFetchBytes = T == KvType::kF32 ? 64 : 32;
 
 /// A block of R rows: their queries interleaved, and the positions that each sees in this split.
 template <int R>
@@ -49,6 +35,24 @@ inline const std::byte* PageAt(const AttendArgs& args, int32_t p) {
   return args.pages + static_cast<size_t>(args.page_table[p / args.block_size]) * args.page_bytes;
 }
 
+/// The run of keys that position p, a multiple of 16, begins.
+inline const std::byte* KeysAt(const AttendArgs& args, int32_t p) {
+  return PageAt(args, p) + args.k_offset +
+         static_cast<size_t>(p % args.block_size) * args.k_row_bytes;
+}
+
+/// The row of values of position p.
+inline const std::byte* ValuesAt(const AttendArgs& args, int32_t p) {
+  return PageAt(args, p) + args.v_offset +
+         static_cast<size_t>(p % args.block_size) * args.v_row_bytes;
+}
+
+/// Bytes that one value of 16 positions takes, without scales: the step of fetching ahead.
+template <KvType T>
+inline constexpr int64_t kFetchBytes = T == KvType::kF32   ? 64
+                                       : T == KvType::kF16 ? 32
+                                                           : 16;
+
 /// Scores of all rows at positions [begin, end), and their maxima. With kFetch, the K of the next
 /// positions and the V of these are on their way into the cache meanwhile: the first block of rows
 /// pays for memory, the others find both in L2.
@@ -56,26 +60,24 @@ template <typename V, KvType T, int R, bool kFetch>
 void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBlock<R>* block,
                   typename V::F max[R]) {
   using F = typename V::F;
+  const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
+  // V of 16 positions, in as many steps as K has.
+  const int64_t v_step = static_cast<int64_t>(args.v_row_bytes) * kKvLane / args.head_dim;
   Unroll<R>([&](int r) HALFMOON_INLINE { max[r] = V::Set(-__builtin_inff()); });
   for (int32_t p = begin / kKvLane * kKvLane; p < end; p += kKvLane) {
-    const std::byte* page = PageAt(args, p);
-    const int64_t first = static_cast<int64_t>(p % args.block_size) * args.head_dim;
     F score[R];
     Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Zero(); });
-    const int32_t ahead = p + kKvLane < end ? p + kKvLane : p;
-    const char* next_k =
-        ElementAt<T>(PageAt(args, ahead) + args.k_offset,
-                     static_cast<int64_t>(ahead % args.block_size) * args.head_dim);
-    const char* this_v = ElementAt<T>(page + args.v_offset, first);
+    const std::byte* next_k = KeysAt(args, p + kKvLane < end ? p + kKvLane : p);
+    const std::byte* this_v = ValuesAt(args, p);
     const float* q = block->q;
-    for (int d = 0; d < args.head_dim; ++d, q += R) {
+    ForRun<V, T>(KeysAt(args, p), args.head_dim, [&](int32_t d, F k) HALFMOON_INLINE {
       if constexpr (kFetch) {
         PrefetchL1(next_k + d * kFetchBytes<T>);
-        PrefetchL2(this_v + d * kFetchBytes<T>);
+        PrefetchL2(this_v + d * v_step);
       }
-      const F k = LoadKv<V, T>(page + args.k_offset, first + d * kKvLane);
       Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Fma(V::Set(q[r]), k, score[r]); });
-    }
+      q += R;
+    });
     Unroll<R>([&](int r) HALFMOON_INLINE {
       F scaled = V::Mul(score[r], V::Set(args.scale));
       if (p < block->begin[r] || p + kKvLane > block->end[r]) {
@@ -85,9 +87,7 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
         const int high = to < low ? low : to > kKvLane ? kKvLane : to;
         scaled = V::SelectLanes(scaled, -__builtin_inff(), low, high);
       }
-      V::Store(block->scores + r * kAttentionSplit +
-                   (p - args.begin / kAttentionSplit * kAttentionSplit),
-               scaled);
+      V::Store(block->scores + r * kAttentionSplit + (p - split), scaled);
       max[r] = V::Max(scaled, max[r]);
     });
   }
@@ -101,23 +101,27 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
   using F = typename V::F;
   constexpr int kChunks = V::kAttendChunks;
   const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
-  const auto run = [&]<int kCount>(const std::byte* values, int32_t p, int32_t count, int d) {
+  const auto run = [&]<int kCount>(const std::byte* row, int32_t p, int32_t count, int d) {
     F o[R][kCount];
     Unroll<R>([&](int r) HALFMOON_INLINE {
       Unroll<kCount>([&](int c) HALFMOON_INLINE { o[r][c] = V::Load(state[r] + d + 16 * c); });
     });
-    int64_t index = static_cast<int64_t>(p % args.block_size) * args.value_dim + d;
     const float* e = scores + (p - split);
-    // A position's K takes as many bytes as its V, so the same indices cover the next split's K.
+    // K of the next split in as many steps: a run has the bytes of 16 rows.
     const int32_t next = p + kAttentionSplit;
     const bool fetch = kFetch && next < args.fetch_end;
-    const char* next_k =
-        ElementAt<T>(PageAt(args, fetch ? next : p) + args.k_offset,
-                     static_cast<int64_t>(next % args.block_size) * args.head_dim + d);
-    for (int32_t i = 0; i < count; ++i, index += args.value_dim, ++e) {
-      if (fetch) PrefetchL2(next_k + i * args.head_dim * (kFetchBytes<T> / 16));
+    const std::byte* next_k =
+        PageAt(args, fetch ? next : p) + args.k_offset +
+        static_cast<size_t>(next % args.block_size) * args.k_row_bytes +
+        static_cast<size_t>(d) * args.k_row_bytes / static_cast<size_t>(args.head_dim);
+    for (int32_t i = 0; i < count; ++i, row += args.v_row_bytes, ++e) {
+      if (fetch) {
+        PrefetchL2(next_k);
+        next_k += args.k_row_bytes;
+      }
       F v[kCount];
-      Unroll<kCount>([&](int c) HALFMOON_INLINE { v[c] = LoadKv<V, T>(values, index + 16 * c); });
+      Unroll<kCount>(
+          [&](int c) HALFMOON_INLINE { v[c] = LoadRow<V, T>(row, args.value_dim, d + 16 * c); });
       Unroll<R>([&](int r) HALFMOON_INLINE {
         const F weight = V::Set(e[r * kAttentionSplit]);
         Unroll<kCount>([&](int c) HALFMOON_INLINE { o[r][c] = V::Fma(weight, v[c], o[r][c]); });
@@ -128,21 +132,36 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     });
   };
   for (int32_t p = begin; p < end;) {
-    const std::byte* page = PageAt(args, p);
+    const std::byte* row = ValuesAt(args, p);
     int32_t count = args.block_size - p % args.block_size;
     if (count > kAttendValueRun) count = kAttendValueRun;
     if (count > end - p) count = end - p;
     int d = 0;
     for (; d + 16 * kChunks <= args.value_dim; d += 16 * kChunks) {
-      run.template operator()<kChunks>(page + args.v_offset, p, count, d);
+      run.template operator()<kChunks>(row, p, count, d);
     }
-    for (; d < args.value_dim; d += 16)
-      run.template operator()<1>(page + args.v_offset, p, count, d);
+    for (; d < args.value_dim; d += 16) run.template operator()<1>(row, p, count, d);
     p += count;
   }
 }
 
-template <typename V, KvType T, int R, bool kFetch>
+/// AttendScores and AttendValues by the types at hand.
+template <typename V, int R, bool kFetch>
+void ScoresOfType(const AttendArgs& args, int32_t begin, int32_t end, AttendBlock<R>* block,
+                  typename V::F max[R]) {
+  WithKvType(args.k_type, [&]<KvType T>() HALFMOON_INLINE {
+    AttendScores<V, T, R, kFetch>(args, begin, end, block, max);
+  });
+}
+template <typename V, int R, bool kFetch>
+void ValuesOfType(const AttendArgs& args, int32_t begin, int32_t end, const float* scores,
+                  float* const* state) {
+  WithKvType(args.v_type, [&]<KvType T>() HALFMOON_INLINE {
+    AttendValues<V, T, R, kFetch>(args, begin, end, scores, state);
+  });
+}
+
+template <typename V, int R, bool kFetch>
 void AttendRows(const AttendArgs& args, int32_t first_row) {
   using F = typename V::F;
   const int head_dim = args.head_dim;
@@ -168,7 +187,7 @@ void AttendRows(const AttendArgs& args, int32_t first_row) {
     for (int d = 0; d < value_dim; d += 16) V::Store(block.state[r] + d, V::Zero());
   }
   F max[R];
-  AttendScores<V, T, R, kFetch>(args, any_begin, any_end, &block, max);
+  ScoresOfType<V, R, kFetch>(args, any_begin, any_end, &block, max);
   const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
   for (int r = 0; r < R; ++r) {
     float* row_max = block.state[r] + AttendStateMax(value_dim);
@@ -192,67 +211,73 @@ void AttendRows(const AttendArgs& args, int32_t first_row) {
   const bool shared = all_begin < all_end;
   for (int r = 0; r < R; ++r) {
     const int32_t end = shared ? all_begin : block.end[r];
-    AttendValues<V, T, 1, false>(args, block.begin[r], end, block.scores + r * kAttentionSplit,
-                                 block.state + r);
+    ValuesOfType<V, 1, false>(args, block.begin[r], end, block.scores + r * kAttentionSplit,
+                              block.state + r);
   }
   if (!shared) return;
-  AttendValues<V, T, R, kFetch>(args, all_begin, all_end, block.scores, block.state);
+  ValuesOfType<V, R, kFetch>(args, all_begin, all_end, block.scores, block.state);
   for (int r = 0; r < R; ++r) {
-    AttendValues<V, T, 1, false>(args, all_end, block.end[r], block.scores + r * kAttentionSplit,
-                                 block.state + r);
+    ValuesOfType<V, 1, false>(args, all_end, block.end[r], block.scores + r * kAttentionSplit,
+                              block.state + r);
   }
 }
 
 /// Rows [first, first + count), count at most R.
-template <typename V, KvType T, int R>
+template <typename V, int R>
 void AttendUpTo(const AttendArgs& args, int32_t first, int32_t count) {
   if constexpr (R > 1) {
-    if (count < R) return AttendUpTo<V, T, R - 1>(args, first, count);
+    if (count < R) return AttendUpTo<V, R - 1>(args, first, count);
   }
   // Only the first block of rows waits for memory.
-  if (first == 0) {
-    AttendRows<V, T, R, true>(args, first);
+  if (first == 0 && args.fetch_end > 0) {
+    AttendRows<V, R, true>(args, first);
   } else {
-    AttendRows<V, T, R, false>(args, first);
-  }
-}
-
-template <typename V, KvType T>
-void AttendAll(const AttendArgs& args) {
-  const int32_t rows = args.num_queries * args.group;
-  const int32_t blocks = (rows + V::kAttendRows - 1) / V::kAttendRows;
-  // Even blocks: 9 rows run as 5 and 4, not as 8 and 1.
-  for (int32_t b = 0; b < blocks; ++b) {
-    const int32_t first = rows * b / blocks;
-    AttendUpTo<V, T, V::kAttendRows>(args, first, rows * (b + 1) / blocks - first);
+    AttendRows<V, R, false>(args, first);
   }
 }
 
 template <typename V>
 void Attend(const AttendArgs& args) {
   if (args.value_dim % 16 != 0 || args.head_dim > kAttendMaxHeadDim) return generic::Attend(args);
-  if (args.type == KvType::kF32) return AttendAll<V, KvType::kF32>(args);
-  AttendAll<V, KvType::kF16>(args);
+  const int32_t rows = args.num_queries * args.group;
+  const int32_t blocks = (rows + V::kAttendRows - 1) / V::kAttendRows;
+  // Even blocks: 9 rows run as 5 and 4, not as 8 and 1.
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int32_t first = rows * b / blocks;
+    AttendUpTo<V, V::kAttendRows>(args, first, rows * (b + 1) / blocks - first);
+  }
 }
 
 template <typename V>
-void StoreKv(const StoreKvArgs& args) {
-  if (args.type == KvType::kF32 || args.head_dim % 16 != 0) return generic::StoreKv(args);
-  const int64_t d_count = args.head_dim;
-  const int64_t head_elements = args.block_size * d_count;
-  auto* elements = reinterpret_cast<uint16_t*>(args.page);
-  uint16_t* k_out = elements + args.slot / kKvLane * d_count * kKvLane + args.slot % kKvLane;
-  uint16_t* v_out = elements + args.num_kv_heads * head_elements + args.slot * d_count;
-  for (int64_t head = 0; head < args.num_kv_heads; ++head) {
-    const int64_t from = head * d_count;
-    const int64_t to = head * head_elements;
-    for (int64_t d = 0; d < d_count; d += 16) {
-      uint16_t k[16];
-      V::StoreF16(k, V::Load(args.k + from + d));
-      for (int i = 0; i < 16; ++i) k_out[to + (d + i) * kKvLane] = k[i];
-      V::StoreF16(v_out + to + d, V::Load(args.v + from + d));
+void MergeStates(int64_t value_dim, int64_t rows, const float* from, float* to) {
+  const int64_t stride = AttendStateStride(value_dim);
+  const int64_t max = AttendStateMax(value_dim);
+  const int64_t sum = AttendStateSum(value_dim);
+  for (int64_t row = 0; row < rows; ++row, from += stride, to += stride) {
+    if (from[sum] == 0.0f) continue;
+    if (to[sum] == 0.0f) {
+      for (int64_t d = 0; d < stride; d += 16) V::Store(to + d, V::Load(from + d));
+      continue;
     }
+    const float merged = from[max] > to[max] ? from[max] : to[max];
+    const typename V::F a = impl::Exp<V>(V::Set(to[max] - merged));
+    const typename V::F b = impl::Exp<V>(V::Set(from[max] - merged));
+    const auto merge = [&](int64_t d) {
+      V::Store(to + d, V::Add(V::Mul(V::Load(to + d), a), V::Mul(V::Load(from + d), b)));
+    };
+    for (int64_t d = 0; d < max; d += 16) merge(d);
+    merge(max);  // The sum, beside the maximum, which comes next.
+    to[max] = merged;
   }
+}
+
+template <typename V>
+void StoreState(int64_t value_dim, const float* state, float* out) {
+  const typename V::F sum = V::Set(state[AttendStateSum(value_dim)]);
+  int64_t d = 0;
+  for (; d + 16 <= value_dim; d += 16) V::Store(out + d, V::Div(V::Load(state + d), sum));
+  if (d == value_dim) return;
+  V::StorePart(out + d, V::Div(V::Load(state + d), sum), value_dim - d);
 }
 
 }  // namespace halfmoon::kernels::impl

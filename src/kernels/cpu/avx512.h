@@ -21,11 +21,15 @@ void Softmax(const float* x, int64_t n, float* out);
 void Sigmoid(const float* x, int64_t n, float* out);
 void ScaledAdd(float* x, const float* y, float weight, int64_t n);
 void Attend(const AttendArgs& args);
+void MergeStates(int64_t value_dim, int64_t rows, const float* from, float* to);
+void StoreState(int64_t value_dim, const float* state, float* out);
 void StoreKv(const StoreKvArgs& args);
 void StoreLatent(const StoreLatentArgs& args);
+void StageHeads(const StageHeadsArgs& args);
 void StageLatent(const StageLatentArgs& args);
 void IndexScores(const IndexScoreArgs& args);
 int64_t ProbeInt8(int64_t iterations, int32_t* result);
+int64_t ProbeBf16(int64_t iterations, int32_t* result);  ///< requires CpuHasBf16Products()
 int64_t ProbeF32(int64_t iterations, int32_t* result);
 int32_t ProbeRead(const std::byte* memory, size_t size_bytes);
 

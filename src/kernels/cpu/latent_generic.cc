@@ -7,25 +7,22 @@
 namespace halfmoon::kernels::generic {
 
 void StoreLatent(const StoreLatentArgs& args) {
-  for (int32_t d = 0; d < args.head_dim; ++d) StoreElement(args.type, args.kv[d], args.row, d);
-  const int64_t first = static_cast<int64_t>(args.slot / kKvLane) * args.index_dim * kKvLane;
-  for (int32_t d = 0; d < args.index_dim; ++d) {
-    StoreElement(args.type, args.index_key[d], args.index_keys,
-                 first + static_cast<int64_t>(d) * kKvLane + args.slot % kKvLane);
-  }
+  StoreRow(args.type, args.kv, args.head_dim, args.row);
+  if (args.index_dim == 0) return;
+  StoreRun(args.type, args.index_key, args.index_dim, args.index_run, args.lane);
 }
 
 void StageLatent(const StageLatentArgs& args) {
   for (int32_t i = 0; i < args.count; ++i) {
     const int32_t p = args.positions != nullptr ? args.positions[i] : args.first + i;
     const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
-    const std::byte* rows = args.pages + page * args.page_bytes + args.row_offset;
-    const int64_t row = static_cast<int64_t>(p % args.block_size) * args.head_dim;
+    const std::byte* row = args.pages + page * args.page_bytes + args.row_offset +
+                           static_cast<size_t>(p % args.block_size) * args.row_bytes;
     float* keys =
         args.keys + static_cast<int64_t>(i / kKvLane) * args.key_stride * kKvLane + i % kKvLane;
     float* values = args.values + static_cast<int64_t>(i) * args.value_stride;
     for (int32_t d = 0; d < args.head_dim; ++d) {
-      const float value = LoadElement(args.type, rows, row + d);
+      const float value = LoadRow(args.type, row, args.head_dim, d);
       if (d >= args.key_begin) keys[static_cast<int64_t>(d - args.key_begin) * kKvLane] = value;
       if (d < args.value_dim) values[d] = value;
     }
@@ -36,16 +33,15 @@ void StageLatent(const StageLatentArgs& args) {
 void IndexScores(const IndexScoreArgs& args) {
   for (int32_t p = args.begin; p < args.end; ++p) {
     const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
-    const std::byte* keys = args.pages + page * args.page_bytes + args.index_offset;
-    const int32_t slot = p % args.block_size;
-    const int64_t first = static_cast<int64_t>(slot / kKvLane) * args.index_dim * kKvLane;
+    const auto slot = static_cast<size_t>(p % args.block_size);
+    const std::byte* run = args.pages + page * args.page_bytes + args.index_offset +
+                           slot / kKvLane * kKvLane * args.row_bytes;
     float total = 0.0f;
     for (int32_t h = 0; h < args.num_heads; ++h) {
       const float* q = args.q + static_cast<int64_t>(h) * args.index_dim;
       float dot = 0.0f;
       for (int32_t d = 0; d < args.index_dim; ++d) {
-        const int64_t index = first + static_cast<int64_t>(d) * kKvLane + slot % kKvLane;
-        dot = std::fma(q[d], LoadElement(args.type, keys, index), dot);
+        dot = std::fma(q[d], LoadRun(args.type, run, args.index_dim, d, p % kKvLane), dot);
       }
       const float scaled = dot * args.scale;
       total = std::fma(args.w[h], scaled > 0.0f ? scaled : 0.0f, total);

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/attention_impl.h"
 #include "kernels/cpu/generic.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/kv_impl.h"
 #include "kernels/registry.h"
 
 namespace halfmoon::kernels::impl {
@@ -15,42 +15,24 @@ namespace halfmoon::kernels::impl {
 /// Index heads that share a load of the keys.
 inline constexpr int kIndexHeads = 8;
 
-template <typename V>
-void StoreLatent(const StoreLatentArgs& args) {
-  if (args.type == KvType::kF32 || args.head_dim % 16 != 0 || args.index_dim % 16 != 0) {
-    return generic::StoreLatent(args);
-  }
-  auto* row = reinterpret_cast<uint16_t*>(args.row);
-  for (int32_t d = 0; d < args.head_dim; d += 16) V::StoreF16(row + d, V::Load(args.kv + d));
-  auto* index = reinterpret_cast<uint16_t*>(args.index_keys) +
-                static_cast<int64_t>(args.slot / kKvLane) * args.index_dim * kKvLane +
-                args.slot % kKvLane;
-  for (int32_t d = 0; d < args.index_dim; d += 16) {
-    uint16_t k[16];
-    V::StoreF16(k, V::Load(args.index_key + d));
-    for (int i = 0; i < 16; ++i) index[(d + i) * kKvLane] = k[i];
-  }
-}
-
 /// Rows of up to 16 positions from `begin` on, in float32, [16][16] at a time turned into keys
 /// [16 d][16]. Lanes beyond `count` repeat the first position.
 template <typename V, KvType T>
 void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   const std::byte* row[kKvLane];
-  int64_t first[kKvLane];
   for (int32_t i = 0; i < kKvLane; ++i) {
     const int32_t at = begin + (i < count ? i : 0);
     const int32_t p = args.positions != nullptr ? args.positions[at] : args.first + at;
     const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
-    row[i] = args.pages + page * args.page_bytes + args.row_offset;
-    first[i] = static_cast<int64_t>(p % args.block_size) * args.head_dim;
+    row[i] = args.pages + page * args.page_bytes + args.row_offset +
+             static_cast<size_t>(p % args.block_size) * args.row_bytes;
   }
   float* keys = args.keys + static_cast<int64_t>(begin / kKvLane) * args.key_stride * kKvLane;
   float* values = args.values + static_cast<int64_t>(begin) * args.value_stride;
   for (int32_t d = 0; d < args.head_dim; d += 16) {
     typename V::F block[kKvLane];
     Unroll<kKvLane>([&](int i) HALFMOON_INLINE {
-      block[i] = LoadKv<V, T>(row[i], first[i] + d);
+      block[i] = LoadRow<V, T>(row[i], args.head_dim, d);
       if (d < args.value_dim && i < count) {
         V::Store(values + static_cast<int64_t>(i) * args.value_stride + d, block[i]);
       }
@@ -70,28 +52,23 @@ void StageLatent(const StageLatentArgs& args) {
   for (int32_t begin = 0; begin < args.count; begin += kKvLane) {
     const int32_t left = args.count - begin;
     const int32_t count = left < kKvLane ? left : kKvLane;
-    if (args.type == KvType::kF32) {
-      StageRun<V, KvType::kF32>(args, begin, count);
-    } else {
-      StageRun<V, KvType::kF16>(args, begin, count);
-    }
+    WithKvType(args.type, [&]<KvType T>() HALFMOON_INLINE { StageRun<V, T>(args, begin, count); });
   }
 }
 
 /// total += Σ over R heads, ascending, of w relu(q · k scale).
 template <typename V, KvType T, int R>
-typename V::F ScoreHeads(const IndexScoreArgs& args, const std::byte* keys, int64_t first,
-                         int32_t head, typename V::F total) {
+typename V::F ScoreHeads(const IndexScoreArgs& args, const std::byte* run, int32_t head,
+                         typename V::F total) {
   using F = typename V::F;
   F dot[R];
   Unroll<R>([&](int r) HALFMOON_INLINE { dot[r] = V::Zero(); });
   const float* q = args.q + static_cast<int64_t>(head) * args.index_dim;
-  for (int32_t d = 0; d < args.index_dim; ++d) {
-    const F k = LoadKv<V, T>(keys, first + static_cast<int64_t>(d) * kKvLane);
+  ForRun<V, T>(run, args.index_dim, [&](int32_t d, F k) HALFMOON_INLINE {
     Unroll<R>([&](int r) HALFMOON_INLINE {
       dot[r] = V::Fma(V::Set(q[r * args.index_dim + d]), k, dot[r]);
     });
-  }
+  });
   Unroll<R>([&](int r) HALFMOON_INLINE {
     const F positive = V::Max(V::Mul(dot[r], V::Set(args.scale)), V::Zero());
     total = V::Fma(V::Set(args.w[head + r]), positive, total);
@@ -104,15 +81,15 @@ void ScorePositions(const IndexScoreArgs& args) {
   using F = typename V::F;
   for (int32_t p = args.begin; p < args.end; p += kKvLane) {
     const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
-    const std::byte* keys = args.pages + page * args.page_bytes + args.index_offset;
-    const int64_t first = static_cast<int64_t>(p % args.block_size) * args.index_dim;
+    const std::byte* run = args.pages + page * args.page_bytes + args.index_offset +
+                           static_cast<size_t>(p % args.block_size) * args.row_bytes;
     F total = V::Zero();
     int32_t head = 0;
     for (; head + kIndexHeads <= args.num_heads; head += kIndexHeads) {
-      total = ScoreHeads<V, T, kIndexHeads>(args, keys, first, head, total);
+      total = ScoreHeads<V, T, kIndexHeads>(args, run, head, total);
     }
     for (; head < args.num_heads; ++head) {
-      total = ScoreHeads<V, T, 1>(args, keys, first, head, total);
+      total = ScoreHeads<V, T, 1>(args, run, head, total);
     }
     V::Store(args.scores + (p - args.begin), total);
   }
@@ -120,8 +97,7 @@ void ScorePositions(const IndexScoreArgs& args) {
 
 template <typename V>
 void IndexScores(const IndexScoreArgs& args) {
-  if (args.type == KvType::kF32) return ScorePositions<V, KvType::kF32>(args);
-  ScorePositions<V, KvType::kF16>(args);
+  WithKvType(args.type, [&]<KvType T>() HALFMOON_INLINE { ScorePositions<V, T>(args); });
 }
 
 }  // namespace halfmoon::kernels::impl

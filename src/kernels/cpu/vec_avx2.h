@@ -119,6 +119,12 @@ struct Vec {
     const auto* v = static_cast<const __m128i*>(p);
     return {_mm256_cvtph_ps(_mm_loadu_si128(v)), _mm256_cvtph_ps(_mm_loadu_si128(v + 1))};
   }
+  static F BroadcastF16(const void* p) {
+    int16_t bits;
+    __builtin_memcpy(&bits, p, sizeof(bits));
+    const __m256 v = _mm256_cvtph_ps(_mm_set1_epi16(bits));
+    return {v, v};
+  }
   static F LoadBF16(const void* p) {
     const auto* v = static_cast<const __m128i*>(p);
     const auto widen = [](__m128i bits) {

@@ -93,6 +93,12 @@ struct Vec {
   static F LoadF16(const void* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
   }
+  /// One float16 in every lane.
+  static F BroadcastF16(const void* p) {
+    int16_t bits;
+    __builtin_memcpy(&bits, p, sizeof(bits));
+    return _mm512_cvtph_ps(_mm256_set1_epi16(bits));
+  }
   static F LoadBF16(const void* p) {
     const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));

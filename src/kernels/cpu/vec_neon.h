@@ -147,6 +147,12 @@ struct Vec {
     return {WidenF16(vget_low_u16(low)), WidenF16(vget_high_u16(low)), WidenF16(vget_low_u16(high)),
             WidenF16(vget_high_u16(high))};
   }
+  static F BroadcastF16(const void* p) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, p, sizeof(bits));
+    const float32x4_t v = WidenF16(vdup_n_u16(bits));
+    return {v, v, v, v};
+  }
   static F LoadBF16(const void* p) {
     const auto* bytes = static_cast<const uint8_t*>(p);
     const uint16x8_t low = LoadHalves(bytes);
