@@ -180,7 +180,7 @@ int RunDoctor(const DoctorOptions& options) {
   const bool cache_is_good = ReportWeightCache(options, &pool);
   if (*isa == kernels::Isa::kGeneric) {
     std::printf("slow       plain kernels are in use: %s\n",
-                options.isa == "auto" ? "this CPU or build has no AVX2 or AVX-512 VNNI"
+                options.isa == "auto" ? "this CPU or build has neither AVX2 nor NEON"
                                       : "--isa generic was asked for; leave it out");
   }
   const std::string governor = FirstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
@@ -207,7 +207,7 @@ void AddDoctorCommand(CLI::App* app, Action* action) {
   command->add_option("-m,--model", options->model,
                       "Say too where this model's weights would lie, and whether they fit");
   AddThreadOptions(command, &options->threads, &options->pin);
-  command->add_option("--isa", options->isa, "auto, generic, avx2 or avx512");
+  command->add_option("--isa", options->isa, "auto, generic, avx2, avx512, neon or dotprod");
   AddWeightCacheFolderOptions(command, &options->weight_cache);
   command->add_flag("--check-cache", options->check_cache,
                     "Compare every byte of the cached weights with its checksum");

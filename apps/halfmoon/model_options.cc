@@ -49,8 +49,10 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->group("Model");
   AddThreadOptions(command, &options->threads, &options->pin);
   command
-      ->add_option("--isa", options->isa,
-                   "Kernels: auto, generic, avx2 or avx512 (default: the strongest this CPU runs)")
+      ->add_option(
+          "--isa", options->isa,
+          "Kernels: auto, generic, avx2, avx512, neon or dotprod (default: the strongest this "
+          "CPU runs)")
       ->group("Machine");
   command
       ->add_option("--activation", options->activation,

@@ -19,7 +19,7 @@ namespace halfmoon {
 struct MoEOptions {
   int top_k = 0;  ///< experts a row uses; 0: all (the dense form)
   int num_threads = 1;
-  std::string isa = "auto";  ///< kernels: "auto", "generic", "avx2" or "avx512"
+  std::string isa = "auto";  ///< kernels: "auto" or a name that `--isa` takes
   uint64_t seed = 0;         ///< of the initial weights
 };
 

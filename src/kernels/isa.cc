@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/isa.h"
 
+#ifdef HALFMOON_ARM
+#include <sys/auxv.h>
+#endif
+
 #include <string>
 
 namespace halfmoon::kernels {
@@ -18,13 +22,16 @@ bool CpuRuns(Isa isa) {
       return CpuRuns(Isa::kAvx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-#else
-    case Isa::kAvx2:
-    case Isa::kAvx512:
-      return false;
 #endif
+#ifdef HALFMOON_ARM
+    case Isa::kNeon:
+      return true;
+    case Isa::kDotprod:
+      return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#endif
+    default:
+      return false;
   }
-  return false;
 }
 
 std::string JoinedNames(const std::vector<Isa>& isas) {
@@ -36,7 +43,7 @@ std::string JoinedNames(const std::vector<Isa>& isas) {
   return names;
 }
 
-constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512};
+constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kNeon, Isa::kDotprod};
 
 }  // namespace
 
@@ -48,6 +55,10 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kDotprod:
+      return "dotprod";
   }
   return "unknown";
 }

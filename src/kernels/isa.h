@@ -17,9 +17,11 @@ enum class Isa {
   kGeneric,  ///< plain loops, the reference; any CPU
   kAvx2,     ///< AVX2, FMA, F16C
   kAvx512,   ///< AVX-512 F, BW, DQ, VL and VNNI
+  kNeon,     ///< AArch64 as such: Advanced SIMD of ARMv8.0
+  kDotprod,  ///< the same with the dot products of bytes of ARMv8.2 (FEAT_DotProd)
 };
 
-std::string_view IsaName(Isa isa);  ///< "generic", "avx2", "avx512"
+std::string_view IsaName(Isa isa);  ///< "generic", "avx2", "avx512", "neon", "dotprod"
 
 /// Instruction sets that this CPU and this build can run, weakest first; never empty.
 std::vector<Isa> AvailableIsas();

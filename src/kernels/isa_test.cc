@@ -27,12 +27,24 @@ TEST(ParseIsa, UnknownName_InvalidArgumentListsWhatIsThere) {
 }
 
 TEST(ParseIsa, SetThatThisCpuLacks_Unsupported) {
-  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+  int missing = 0;
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kNeon, Isa::kDotprod}) {
     const Result<Isa> parsed = ParseIsa(IsaName(isa));
     if (parsed.ok()) continue;
+    ++missing;
     EXPECT_EQ(parsed.error().code(), ErrorCode::kUnsupported);
+    EXPECT_NE(parsed.error().message().find(IsaName(isa)), std::string::npos);
   }
+  // No processor has those of two.
+  EXPECT_GE(missing, 2);
 }
+
+#ifdef HALFMOON_ARM
+TEST(AvailableIsas, AnyAArch64_HasNeon) {
+  EXPECT_TRUE(ParseIsa("neon").ok());
+  EXPECT_NE(BestIsa(), Isa::kGeneric);
+}
+#endif
 
 }  // namespace
 }  // namespace halfmoon::kernels

@@ -4,7 +4,9 @@
 #include "base/check.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/dotprod.h"
 #include "kernels/cpu/generic.h"
+#include "kernels/cpu/neon.h"
 
 namespace halfmoon::kernels {
 namespace {
@@ -86,6 +88,40 @@ constexpr KernelTable kAvx512Table = {
 };
 #endif
 
+#ifdef HALFMOON_ARM
+constexpr KernelTable kNeonTable = {
+    .matmul_f32 = &neon::kMatMulF32,
+    .matmul_int8 = &neon::kMatMulInt8,
+    .quantize_row = neon::QuantizeRow,
+    .rms_norm = neon::RmsNorm,
+    .add = neon::Add,
+    .silu_mul = neon::SiluMul,
+    .rope_half = neon::RopeHalf,
+    .softmax = neon::Softmax,
+    .sigmoid = neon::Sigmoid,
+    .scaled_add = neon::ScaledAdd,
+    .attend = neon::Attend,
+    .merge_states = neon::MergeStates,
+    .store_state = neon::StoreState,
+    .store_kv = neon::StoreKv,
+    .store_latent = neon::StoreLatent,
+    .stage_heads = neon::StageHeads,
+    .stage_latent = neon::StageLatent,
+    .index_scores = neon::IndexScores,
+    .probe_int8 = neon::ProbeInt8,
+    .probe_f32 = neon::ProbeF32,
+    .probe_bf16 = nullptr,
+    .probe_read = neon::ProbeRead,
+};
+
+constexpr KernelTable kDotprodTable = [] {
+  KernelTable table = kNeonTable;
+  table.matmul_int8 = &dotprod::kMatMulInt8;
+  table.probe_int8 = dotprod::ProbeInt8;
+  return table;
+}();
+#endif
+
 }  // namespace
 
 const KernelTable& KernelsFor(Isa isa) {
@@ -97,11 +133,15 @@ const KernelTable& KernelsFor(Isa isa) {
       return kAvx2Table;
     case Isa::kAvx512:
       return kAvx512Table;
-#else
-    case Isa::kAvx2:
-    case Isa::kAvx512:
-      break;
 #endif
+#ifdef HALFMOON_ARM
+    case Isa::kNeon:
+      return kNeonTable;
+    case Isa::kDotprod:
+      return kDotprodTable;
+#endif
+    default:
+      break;
   }
   HM_CHECK(false, "no kernels for " + std::string(IsaName(isa)));
   return kGenericTable;

@@ -3,7 +3,8 @@
 """Compiles every header of src/ and apps/ alone. Usage: headers_compile.py ROOT BUILD_FOLDER.
 
 Flags are those that BUILD_FOLDER/compile_commands.json gives a source of the same folder. A header that passed is
-not compiled again until it, a header of ours below it, or its flags change.
+not compiled again until it, a header of ours below it, or its flags change. Headers with intrinsics of another
+processor than the compiler's are left out.
 """
 
 import concurrent.futures
@@ -19,6 +20,8 @@ import sys
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 # What decides whether a header compiles; output names, dependency files and the source are left out.
 KEPT = re.compile(r"-(I|D|U|std=|W|m|f)")
+# Processor, as the compiler's target begins > endings of the headers that only it can compile.
+INTRINSICS = {"x86_64": ("_avx2.h", "_avx512.h"), "aarch64": ("_neon.h", "_dotprod.h")}
 
 
 def flags_by_folder(commands: list[dict]) -> dict[str, list[str]]:
@@ -60,6 +63,11 @@ def main() -> int:
     stamps = build / "headers_compile"
     stamps.mkdir(exist_ok=True)
     headers = sorted([*(root / "src").rglob("*.h"), *(root / "apps").rglob("*.h")])
+
+    compiler = next(iter(flags.values()))[0]
+    target = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True, check=True).stdout
+    foreign = tuple(end for cpu, ends in INTRINSICS.items() if not target.startswith(cpu) for end in ends)
+    headers = [header for header in headers if not header.name.endswith(foreign)]
 
     def check(header: pathlib.Path) -> str | None:
         folder = next((str(f) for f in header.parents if str(f) in flags), None)

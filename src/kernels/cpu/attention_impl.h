@@ -72,8 +72,8 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
     const float* q = block->q;
     ForRun<V, T>(KeysAt(args, p), args.head_dim, [&](int32_t d, F k) HALFMOON_INLINE {
       if constexpr (kFetch) {
-        _mm_prefetch(reinterpret_cast<const char*>(next_k + d * kFetchBytes<T>), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(this_v + d * v_step), _MM_HINT_T1);
+        PrefetchL1(next_k + d * kFetchBytes<T>);
+        PrefetchL2(this_v + d * v_step);
       }
       Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Fma(V::Set(q[r]), k, score[r]); });
       q += R;
@@ -116,7 +116,7 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
         static_cast<size_t>(d) * args.k_row_bytes / static_cast<size_t>(args.head_dim);
     for (int32_t i = 0; i < count; ++i, row += args.v_row_bytes, ++e) {
       if (fetch) {
-        _mm_prefetch(reinterpret_cast<const char*>(next_k), _MM_HINT_T1);
+        PrefetchL2(next_k);
         next_k += args.k_row_bytes;
       }
       F v[kCount];

@@ -74,6 +74,8 @@ struct Dot {
   /// Shifts of 16-bit lanes.
   static __m256i ShiftRight(__m256i a, int count) { return _mm256_srli_epi16(a, count); }
   static __m256i ShiftLeft(__m256i a, int count) { return _mm256_slli_epi16(a, count); }
+  /// The upper 4 bits of each byte.
+  static __m256i HighNibbles(__m256i a) { return And(ShiftRight(a, 4), SetBytes(15)); }
   static __m256i Lookup(const uint8_t table[16], __m256i codes) {
     const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), codes);

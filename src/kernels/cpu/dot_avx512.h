@@ -59,6 +59,8 @@ struct Dot {
   static __m512i ShiftLeft(__m512i a, int count) {
     return _mm512_slli_epi16(a, static_cast<unsigned>(count));
   }
+  /// The upper 4 bits of each byte.
+  static __m512i HighNibbles(__m512i a) { return And(ShiftRight(a, 4), SetBytes(15)); }
   static __m512i Lookup(const uint8_t table[16], __m512i codes) {
     const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), codes);

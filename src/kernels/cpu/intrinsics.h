@@ -5,7 +5,11 @@
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#ifdef __aarch64__
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 #pragma GCC diagnostic pop
 
 // Sanitizers instrument every register that becomes memory for a moment: straight code of these
@@ -25,6 +29,16 @@
 #endif
 
 namespace halfmoon::kernels {
+
+// Inlined under sanitizers too: files of different instruction sets must not share a copy.
+/// Asks for the line of p in L1.
+__attribute__((always_inline)) inline void PrefetchL1(const void* p) {
+  __builtin_prefetch(p, 0, 3);
+}
+/// Asks for the line of p in L2.
+__attribute__((always_inline)) inline void PrefetchL2(const void* p) {
+  __builtin_prefetch(p, 0, 2);
+}
 
 /// Calls op(0), op(1), .. op(N - 1) as straight code: for loops over arrays of registers, which
 /// must never become memory. -O2 alone leaves such loops rolled. Mark the lambda HALFMOON_INLINE.

@@ -35,9 +35,8 @@ HALFMOON_INLINE inline auto LoadQuants(const uint8_t* group, int word) {
   if constexpr (!Format::kHasNibbles) {
     return V::Load(group + 64 * word);
   } else {
-    auto packed = V::Load(group + 64 * (word / 2));
-    if (word % 2 == 1) packed = V::ShiftRight(packed, 4);
-    const auto nibbles = V::And(packed, V::SetBytes(15));
+    const auto packed = V::Load(group + 64 * (word / 2));
+    const auto nibbles = word % 2 == 1 ? V::HighNibbles(packed) : V::And(packed, V::SetBytes(15));
     if constexpr (Format::kIsLookup) {
       return V::Lookup(Format::Table(), nibbles);
     } else if constexpr (Format::kHighBits > 0) {

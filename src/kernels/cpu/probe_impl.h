@@ -38,7 +38,7 @@ int32_t ProbeRead(const std::byte* memory, size_t size_bytes) {
   for (size_t i = 0; i < part; i += 64) {
     Unroll<static_cast<int>(kStreams)>([&](size_t s) HALFMOON_INLINE {
       const std::byte* line = memory + s * part + i;
-      _mm_prefetch(reinterpret_cast<const char*>(line) + 2048, _MM_HINT_T0);
+      PrefetchL1(line + 2048);
       sums[s] = V::AddI(sums[s], V::LoadI(line));
     });
   }
