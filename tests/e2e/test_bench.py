@@ -39,8 +39,10 @@ for line in sys.stdin:
 
 
 def bench(halfmoon, *arguments, **environment):
+    # HALFMOON_MODEL, which tells these tests the default model, is -m to the program.
+    inherited = {name: value for name, value in os.environ.items() if name != "HALFMOON_MODEL"}
     return subprocess.run([halfmoon, "bench", *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=300, env=os.environ | environment)
+                          text=True, timeout=300, env=inherited | environment)
 
 
 @pytest.fixture
