@@ -19,4 +19,8 @@ Hash128 HashBytes(std::span<const std::byte> bytes, uint64_t seed) {
   return Hash128{.high = hash.high64, .low = hash.low64};
 }
 
+uint64_t Checksum(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 }  // namespace halfmoon

@@ -23,6 +23,9 @@ struct Hash128 {
 /// XXH3-128 of `bytes` seeded with `seed`.
 Hash128 HashBytes(std::span<const std::byte> bytes, uint64_t seed = 0);
 
+/// XXH3-64 of `bytes`: a checksum, where a name needs 128 bits.
+uint64_t Checksum(std::span<const std::byte> bytes);
+
 }  // namespace halfmoon
 
 template <>

@@ -28,6 +28,12 @@ TEST(HashBytes, SeedOrContent_ChangesBothHalves) {
   EXPECT_EQ(plain, HashBytes(Bytes("prefix")));
 }
 
+TEST(Checksum, KnownInputs_HaveTheAlgorithmsDigests) {
+  // Published XXH3-64 digests (seed 0).
+  EXPECT_EQ(Checksum({}), 0x2d06800538d394c2u);
+  EXPECT_EQ(Checksum(Bytes("abc")), 0x78af5f94892f3950u);
+}
+
 TEST(Hash128, ToHex_HighHalfFirstWithZeros) {
   EXPECT_EQ((Hash128{.high = 1, .low = 0xABC}).ToHex(), "00000000000000010000000000000abc");
 }
