@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "net/connection.h"
 #include "net/io_pool.h"
+#include "net/listen.h"
 
 namespace halfmoon::net {
 namespace {
@@ -91,27 +92,12 @@ class HttpServer::Impl {
 
   ~Impl() { Stop(std::chrono::milliseconds(0)); }
 
-  Status Listen() {
+  Status Begin() {
     const HttpServerOptions& options = *context_->options;
     if (!options.tls_certificate_file.empty()) {
       HM_ASSIGN(tls_, MakeServerTls(options.tls_certificate_file, options.tls_key_file));
     }
-    HM_ASSIGN(const tcp::endpoint endpoint, Resolve(options.host, options.port));
-    const std::string where =
-        "cannot listen on " + options.host + " port " + std::to_string(options.port);
-    error_code error;
-    acceptor_.open(endpoint.protocol(), error);
-    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor_.bind(endpoint, error);
-    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (!error) local_ = acceptor_.local_endpoint(error);
-    if (error == asio::error::address_in_use) {
-      return Error(ErrorCode::kUnavailable, where + ": the address is in use by another program");
-    }
-    if (error == boost::system::errc::address_not_available) {
-      return Error(ErrorCode::kInvalidArgument, where + ": no interface here has that address");
-    }
-    if (error) return Error(ErrorCode::kIo, where + ": " + error.message());
+    HM_ASSIGN(local_, Listen(acceptor_, pool_->context(), options.host, options.port));
     asio::post(acceptor_.get_executor(), [this] { Accept(); });
     return {};
   }
@@ -160,22 +146,6 @@ class HttpServer::Impl {
   }
 
  private:
-  Result<tcp::endpoint> Resolve(const std::string& host, uint16_t port) {
-    std::string_view name = host;
-    if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
-    error_code error;
-    const asio::ip::address address = asio::ip::make_address(name, error);
-    if (!error) return tcp::endpoint(address, port);
-    tcp::resolver resolver(pool_->context());
-    const auto found = resolver.resolve(name, std::to_string(port), tcp::resolver::passive, error);
-    if (error || found.empty()) {
-      return Error(ErrorCode::kInvalidArgument, "host '" + host +
-                                                    "' is neither an address nor a known name" +
-                                                    (error ? ": " + error.message() : ""));
-    }
-    return found.begin()->endpoint();
-  }
-
   // On the acceptor's strand.
   void Accept() {
     if (!acceptor_.is_open()) return;
@@ -235,7 +205,7 @@ class HttpServer::Impl {
   TimerService timers_;
   const std::shared_ptr<ConnectionContext> context_;
   std::shared_ptr<asio::ssl::context> tls_;
-  tcp::acceptor acceptor_;           // On its strand, after Listen.
+  tcp::acceptor acceptor_;           // On its strand, after Begin.
   asio::steady_timer accept_timer_;  // On the acceptor's strand.
   tcp::endpoint local_;
 
@@ -251,7 +221,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options,
   HM_TRY(CheckOptions(options, handler));
   try {
     auto impl = std::make_unique<Impl>(std::move(options), std::move(handler));
-    HM_TRY(impl->Listen());
+    HM_TRY(impl->Begin());
     return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
   } catch (const std::exception& e) {
     return Error(ErrorCode::kIo, std::string("HTTP server: ") + e.what());
