@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/local_pages.h"
 #include "engine/make_drafter.h"
 #include "engine/speculator.h"
 #include "engine/step_loop.h"
@@ -40,7 +41,7 @@ class Handle final : public RequestHandle {
   const std::shared_ptr<EventStream> stream_;
 };
 
-class EngineImpl final : public Engine {
+class EngineImpl final : public Engine, public LocalPages {
  public:
   EngineImpl(std::unique_ptr<StepModel> model, const Clock* clock, const EngineOptions& options,
              const StepLoop::Config& config, store::PageMemory memory,
@@ -85,6 +86,33 @@ class EngineImpl final : public Engine {
     return stats;
   }
 
+  LocalPages* local_pages() override { return this; }
+  PageMemoryView page_memory() override {
+    const kernels::KvLayout& layout = model_->kv_layout();
+    return {.bytes = loop_.memory().bytes(),
+            .file = loop_.memory().file(),
+            .page_bytes = layout.page_bytes(),
+            .layer_bytes = layout.layer_bytes(),
+            .num_layers = layout.num_layers};
+  }
+  int block_size() const override { return model_->kv_layout().block_size; }
+  kv::BlockKey SeedKey(std::string_view cache_salt) const override {
+    return loop_.SeedKey(cache_salt);
+  }
+
+  BlockChanges TakeBlockChanges() override {
+    std::unordered_map<kv::BlockKey, bool> blocks;
+    {
+      std::lock_guard lock(mailbox_.blocks_mutex);
+      blocks.swap(mailbox_.blocks);
+    }
+    BlockChanges changes;
+    for (const auto& [key, there] : blocks) {
+      (there ? changes.added : changes.removed).push_back(key);
+    }
+    return changes;
+  }
+
   int32_t max_request_tokens() const override { return max_request_tokens_; }
 
   void Drain() override { mailbox_.submissions.Close(); }
@@ -114,6 +142,17 @@ class EngineImpl final : public Engine {
     if (request.num_logprobs < -1 || request.num_logprobs > kMaxLogprobs) {
       return invalid("logprobs is " + std::to_string(request.num_logprobs) + ", must be at most " +
                      std::to_string(kMaxLogprobs));
+    }
+    if (request.kv_export != nullptr && request.max_tokens > 0) {
+      return invalid("a request that exports KV generates nothing");
+    }
+    if (request.resumed_tokens != 0 &&
+        (request.resumed_tokens < 0 ||
+         static_cast<size_t>(request.resumed_tokens) >= request.prompt_ids.size() ||
+         request.resumed_tokens >= request.max_tokens)) {
+      return invalid(std::to_string(request.resumed_tokens) + " resumed tokens of a prompt of " +
+                     std::to_string(request.prompt_ids.size()) + " and an output of at most " +
+                     std::to_string(request.max_tokens));
     }
     HM_TRY(CheckSampling(request.sampling, vocab_size_));
     const size_t needed = request.prompt_ids.size() + (request.max_tokens > 0 ? 1 : 0);
@@ -183,10 +222,13 @@ Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, 
                      " bytes does not hold one page of " + std::to_string(layout.page_bytes()));
   }
   HM_ASSIGN(store::PageMemory memory,
-            store::PageMemory::Create(static_cast<int32_t>(num_pages), layout.page_bytes()));
+            store::PageMemory::Create(
+                static_cast<int32_t>(num_pages), layout.page_bytes(),
+                options.shared_pages ? store::PageSharing::kShared : store::PageSharing::kPrivate));
   StepLoop::Config config;
   config.table.num_pages = static_cast<int32_t>(num_pages);
   config.table.prefix_cache = options.prefix_cache;
+  config.table.track_blocks = options.track_blocks;
   config.share = {.decode_share = options.decode_share,
                   .max_stall_us = static_cast<double>(options.max_stall_us)};
   sched::Limits& limits = config.table.limits;

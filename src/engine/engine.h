@@ -25,6 +25,8 @@ class Model;
 namespace halfmoon::engine {
 
 class Drafter;
+class KvExport;
+class LocalPages;
 class StepModel;
 
 /// How the next token is chosen. Same seed, same output: the random number of a token depends on
@@ -55,11 +57,16 @@ struct Request {
   bool prompt_logprobs = false;  ///< logprobs of prompt tokens too (num_logprobs says how many);
                                  ///< the prefix is then computed, not reused
   std::string cache_salt;        ///< requests with different salts share no KV
+  /// The last so many ids of the prompt were generated, by a request that was cut off and goes on
+  /// here: to penalties they are output, and max_tokens counts them too.
+  int32_t resumed_tokens = 0;
   /// Restricts the next token: called on the engine thread before each choice with a bitmask of
   /// ceil(V / 32) words, all ones. Optional.
   std::function<void(std::span<uint32_t> allowed)> mask;
   /// Told each chosen token, on the engine thread, before the next `mask` call. Optional.
   std::function<void(int32_t id)> on_token;
+  /// Reports KV of the prompt as it comes to be (kv_export.h). Requires max_tokens 0.
+  std::shared_ptr<KvExport> kv_export;
 };
 
 struct Logprob {
@@ -144,6 +151,8 @@ struct EngineOptions {
   int step_tokens = 512;      ///< token budget of a step
   int stream_capacity = 256;  ///< events buffered per request
   bool prefix_cache = true;
+  bool shared_pages = false;  ///< page memory is a file that processes of this host can map
+  bool track_blocks = false;  ///< TakeBlockChanges tells what becomes of blocks
   /// Part of their speed that running answers keep while one prompt is read beside them, [0, 1),
   /// by what steps are measured to cost (sched::ShareOptions); 0: prompts take whole steps.
   double decode_share = 0.7;
@@ -197,6 +206,8 @@ class Engine {
   /// kResourceExhausted (queue full), kUnavailable (shutting down).
   virtual Result<std::unique_ptr<RequestHandle>> Submit(Request request) = 0;
   virtual EngineStats Stats() const = 0;
+  /// nullptr where the engine computes somewhere else.
+  virtual LocalPages* local_pages() { return nullptr; }
   /// Longest prompt + output a request may have.
   virtual int32_t max_request_tokens() const = 0;
   /// Refuses new requests from now on; those inside go on.

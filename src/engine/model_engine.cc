@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "engine/engine.h"
 #include "engine/make_drafter.h"
@@ -23,6 +25,9 @@ class ModelAdapter final : public StepModel {
     return model_->Forward(chunks);
   }
   std::span<const float> logits() const override { return model_->logits(); }
+  void SetLayerDone(std::function<void(int layer)> done) override {
+    model_->SetLayerDone(std::move(done));
+  }
   model::ExpertStats expert_stats() const override { return model_->expert_stats(); }
 
  private:

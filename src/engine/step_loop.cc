@@ -54,6 +54,7 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
       max_request_tokens_(config.max_request_tokens),
       block_size_(config.table.limits.block_size),
       step_tokens_(config.table.limits.step_tokens),
+      num_layers_(model->kv_layout().num_layers),
       fingerprint_(model->fingerprint()),
       memory_(std::move(memory)),
       table_(config.table),
@@ -66,7 +67,15 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
   // Chunks refer to it, so it must not move while a step is built.
   chunk_ids_.reserve(static_cast<size_t>(config.table.limits.step_tokens));
   stats_.pages_total = config.table.num_pages;
+  model_->SetLayerDone([this](int layer) { ReportLayer(layer); });
   PublishStats();
+}
+
+kv::BlockKey StepLoop::SeedKey(std::string_view cache_salt) const {
+  return kv::SeedKey({.model_fingerprint = fingerprint_,
+                      .kv_format_version = kernels::kKvFormatVersion,
+                      .block_size = static_cast<uint32_t>(block_size_),
+                      .tenant_salt = cache_salt});
 }
 
 void StepLoop::Run() {
@@ -74,8 +83,10 @@ void StepLoop::Run() {
   while (!mailbox_->stop.load(std::memory_order_acquire)) {
     TakeSubmissions();
     DropCancelled();
+    DropReleasedExports();
     UpdatePauses();
     const bool worked = RunStep();
+    TellBlockChanges();
     PublishStats();
     // Nothing to do before a request, a cancel, a drained stream or the stop, each of which raises
     // the signal; one that came meanwhile makes Wait return at once.
@@ -92,13 +103,16 @@ void StepLoop::TakeSubmissions() {
     active.stream = std::move(submission->stream);
     Request& request = active.request;
     active.prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
-    if (NeedsHistory(request.sampling)) active.history.AddPrompt(request.prompt_ids);
-    sched::NewSequence sequence{
-        .ids = std::move(request.prompt_ids),
-        .seed = kv::SeedKey({.model_fingerprint = fingerprint_,
-                             .kv_format_version = kernels::kKvFormatVersion,
-                             .block_size = static_cast<uint32_t>(block_size_),
-                             .tenant_salt = request.cache_salt})};
+    active.generated = request.resumed_tokens;
+    if (NeedsHistory(request.sampling)) {
+      const std::span ids(request.prompt_ids);
+      const auto resumed = static_cast<size_t>(request.resumed_tokens);
+      active.history.AddPrompt(ids.first(ids.size() - resumed));
+      for (int32_t token : ids.last(resumed)) active.history.AddOutput(token);
+    }
+    BeginExport(id, active);
+    sched::NewSequence sequence{.ids = std::move(request.prompt_ids),
+                                .seed = SeedKey(request.cache_salt)};
     if (request.prompt_logprobs) {
       sequence.max_share_tokens = kLogprobChunkTokens;
       sequence.reuse_limit_tokens = 0;
@@ -122,10 +136,12 @@ void StepLoop::UpdatePauses() {
 
 // False where there is nothing to do until something changes from outside.
 bool StepLoop::RunStep() {
-  const sched::Plan plan = table_.BeginStep();
+  sched::Plan plan = table_.BeginStep();
   stats_.preemptions += plan.preempt.size();
   NoteAdmitted(plan.admit);
-  if (plan.shares.empty()) return !plan.preempt.empty() || !plan.admit.empty();
+  const bool has_shares = !plan.shares.empty();
+  ServeExports(&plan.shares);
+  if (plan.shares.empty()) return has_shares || !plan.preempt.empty() || !plan.admit.empty();
   ProposeGuesses(plan.shares);
   BuildChunks(plan.shares);
   ++stats_.steps;
@@ -193,6 +209,7 @@ bool StepLoop::Forward(const sched::Plan& plan) {
     speculator_->BeginForward(static_cast<int32_t>(tokens), prefill);
   }
   Status step;
+  computing_ = &shares;
   const TimeUs begin_us = clock_->NowUs();
   Status status = CallForeign("the model's step", [&] { step = model_->Forward(chunks_); });
   if (status.ok()) status = std::move(step);
@@ -258,6 +275,7 @@ void StepLoop::AfterForward(const std::vector<sched::Share>& shares) {
     AskForGuesses();
     LearnFromStep(shares);
   }
+  ReportComputed(shares);
   table_.EndStep(shares);
   // Only now: what a request leaves behind in pages is complete.
   for (Ending& ending : endings_) Finish(ending.id, ending.reason, std::move(ending.error));
@@ -415,10 +433,25 @@ void StepLoop::Finish(sched::SeqId id, FinishReason reason, std::optional<Error>
 
 void StepLoop::FinishAll() {
   TakeSubmissions();
+  for (auto& [id, exported] : exports_) kv::ReleaseFromBack(&exported.pages);
+  exports_.clear();
   while (!active_.empty()) {
     Finish(active_.begin()->first, FinishReason::kError,
            Error(ErrorCode::kUnavailable, "the engine is shutting down"));
   }
+  PublishStats();
+}
+
+void StepLoop::TellBlockChanges() {
+  const std::vector<kv::PrefixIndex::Change>& changes = table_.index_changes();
+  if (changes.empty()) return;
+  {
+    std::lock_guard lock(mailbox_->blocks_mutex);
+    for (const kv::PrefixIndex::Change& change : changes) {
+      mailbox_->blocks[change.key] = change.added;
+    }
+  }
+  table_.ForgetIndexChanges();
 }
 
 void StepLoop::PublishStats() {

@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/bounded_queue.h"
@@ -39,6 +41,8 @@ struct Mailbox {
   std::atomic<bool> stop{false};
   std::mutex stats_mutex;
   EngineStats stats;  ///< GUARDED_BY(stats_mutex)
+  std::mutex blocks_mutex;
+  std::unordered_map<kv::BlockKey, bool> blocks;  ///< GUARDED_BY(blocks_mutex): changed, and there
 };
 
 /// Engine thread only.
@@ -53,6 +57,9 @@ class StepLoop {
   StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
            std::unique_ptr<Speculator> speculator, Mailbox* mailbox);
 
+  store::PageMemory& memory() { return memory_; }
+  /// Key in front of the first block of sequences with this salt. Any thread.
+  kv::BlockKey SeedKey(std::string_view cache_salt) const;
   /// Returns after mailbox->stop; every request inside has then got its FinishEvent.
   void Run();
 
@@ -86,6 +93,15 @@ class StepLoop {
     std::optional<Error> error;
   };
 
+  // KV of a prompt that others copy; stays after its request until it is released.
+  struct Exported {
+    std::shared_ptr<KvExport> kv_export;
+    std::vector<kv::PageRef> pages;
+    std::vector<int32_t> page_ids;  // parallel to pages
+    int32_t whole_blocks = 0;       // reported with all layers
+    int layers = 0;                 // reported of the blocks after them
+  };
+
   void TakeSubmissions();
   void DropCancelled();
   void UpdatePauses();
@@ -114,7 +130,15 @@ class StepLoop {
   void CountGuesses(sched::SeqId id, const GuessCounts& counts);
   void AskForGuesses();
   void LearnFromStep(const std::vector<sched::Share>& shares);
+  // step_loop_exports.cc
+  void BeginExport(sched::SeqId id, const Active& active);
+  void DropReleasedExports();
+  void ReportKv(sched::SeqId id, int32_t blocks, int end_layer);
+  void ReportLayer(int layer);
+  void ReportComputed(std::span<const sched::Share> shares);
+  void ServeExports(std::vector<sched::Share>* shares);
   void Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error = std::nullopt);
+  void TellBlockChanges();
   void FinishAll();
   void PublishStats();
 
@@ -124,11 +148,14 @@ class StepLoop {
   const int32_t max_request_tokens_;
   const int32_t block_size_;
   const int32_t step_tokens_;
+  const int num_layers_;
   const std::string fingerprint_;
   store::PageMemory memory_;
   sched::SequenceTable table_;
   Sampler sampler_;
   std::map<sched::SeqId, Active> active_;
+  std::map<sched::SeqId, Exported> exports_;
+  const std::vector<sched::Share>* computing_ = nullptr;  // shares of the step being computed
   uint64_t next_id_ = 1;
   StepCosts costs_;
   sched::TimeShare time_share_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -26,6 +27,8 @@ class StepModel {
   virtual void SeatCaller() {}
   virtual Status Forward(std::span<const model::SequenceChunk> chunks) = 0;
   virtual std::span<const float> logits() const = 0;
+  /// A model that never calls `done` is as right: layers then count as complete with the step.
+  virtual void SetLayerDone(std::function<void(int layer)> /*done*/) {}
   virtual model::ExpertStats expert_stats() const { return {}; }
 };
 

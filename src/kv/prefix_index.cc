@@ -9,13 +9,13 @@
 
 namespace halfmoon::kv {
 
-PrefixIndex::PrefixIndex(PagePool* pool, int32_t block_size)
-    : pool_(pool), block_size_(block_size) {
-  HM_CHECK(block_size > 0, "block_size " + std::to_string(block_size));
+PrefixIndex::PrefixIndex(PagePool* pool, const Options& options)
+    : pool_(pool), block_size_(options.block_size), track_changes_(options.track_changes) {
+  HM_CHECK(block_size_ > 0, "block_size " + std::to_string(block_size_));
   const auto num_pages = static_cast<size_t>(pool->num_pages());
   nodes_.reserve(num_pages);
   key_of_page_.resize(num_pages);
-  tokens_of_page_.resize(num_pages * static_cast<size_t>(block_size));
+  tokens_of_page_.resize(num_pages * static_cast<size_t>(block_size_));
 }
 
 PrefixIndex::~PrefixIndex() {
@@ -79,6 +79,7 @@ std::optional<PageRef> PrefixIndex::Insert(const BlockKey& seed, const BlockKey&
   key_of_page_[static_cast<size_t>(ToIndex(id))] = key;
   std::ranges::copy(tokens,
                     tokens_of_page_.begin() + static_cast<ptrdiff_t>(ToIndex(id)) * block_size_);
+  if (track_changes_) changes_.push_back({.key = key, .added = true});
   return std::move(*page);
 }
 
@@ -104,6 +105,7 @@ void PrefixIndex::Erase(const BlockKey& key) {
   const auto it = nodes_.find(key);
   const Node node = it->second;
   if (!node.first) --nodes_.at(node.parent).children;
+  if (track_changes_) changes_.push_back({.key = key, .added = false});
   nodes_.erase(it);
   pool_->Release(node.page);
 }

@@ -29,8 +29,17 @@ struct PrefixHit {
 /// parent. Engine thread only. The pool outlives the index.
 class PrefixIndex {
  public:
-  /// Requires block_size > 0.
-  PrefixIndex(PagePool* pool, int32_t block_size);
+  struct Options {
+    int32_t block_size = 0;      ///< above 0
+    bool track_changes = false;  ///< changes() tells of blocks that come and go
+  };
+  /// A block that was published or evicted.
+  struct Change {
+    BlockKey key;
+    bool added = false;
+  };
+
+  PrefixIndex(PagePool* pool, const Options& options);
   PrefixIndex(const PrefixIndex&) = delete;
   PrefixIndex& operator=(const PrefixIndex&) = delete;
   ~PrefixIndex();
@@ -53,6 +62,10 @@ class PrefixIndex {
   /// A free page, evicting a cached block if there has to be; nullopt when every page is held.
   std::optional<PageRef> Allocate();
 
+  /// In order, since ForgetChanges.
+  const std::vector<Change>& changes() const { return changes_; }
+  void ForgetChanges() { changes_.clear(); }
+
   int32_t num_blocks() const { return static_cast<int32_t>(nodes_.size()); }
 
  private:
@@ -70,6 +83,8 @@ class PrefixIndex {
 
   PagePool* const pool_;
   const int32_t block_size_;
+  const bool track_changes_;
+  std::vector<Change> changes_;
   std::unordered_map<BlockKey, Node> nodes_;
   // By page id: what a retained page holds.
   std::vector<BlockKey> key_of_page_;

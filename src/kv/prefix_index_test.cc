@@ -45,7 +45,7 @@ class PrefixIndexTest : public ::testing::Test {
 
   const BlockKey seed_ = SeedKey({.model_fingerprint = "m", .block_size = kBlock});
   PagePool pool_{4};
-  PrefixIndex index_{&pool_, kBlock};
+  PrefixIndex index_{&pool_, {.block_size = kBlock, .track_changes = true}};
 };
 
 TEST_F(PrefixIndexTest, Match_CommonPrefix_HoldsItsPages) {
@@ -95,6 +95,22 @@ TEST_F(PrefixIndexTest, Insert_ParentUnknown_Refused) {
   EXPECT_TRUE(page.held());
 }
 
+TEST_F(PrefixIndexTest, Changes_TellOfEveryBlockThatComesAndGoes) {
+  Put({1, 2, 3, 4}).clear();
+  Put({1, 2}).clear();  // there already
+  const std::vector<BlockKey> keys = Keys(seed_, std::vector<int32_t>{1, 2, 3, 4});
+  ASSERT_EQ(index_.changes().size(), 2u);
+  EXPECT_TRUE(index_.changes()[0].added && index_.changes()[1].added);
+  EXPECT_EQ(index_.changes()[0].key, keys[0]);
+  EXPECT_EQ(index_.changes()[1].key, keys[1]);
+  index_.ForgetChanges();
+  std::vector<PageRef> taken;
+  for (int i = 0; i < 3; ++i) taken.push_back(*index_.Allocate());
+  ASSERT_EQ(index_.changes().size(), 1u);
+  EXPECT_FALSE(index_.changes()[0].added);
+  EXPECT_EQ(index_.num_blocks(), 1);
+}
+
 TEST_F(PrefixIndexTest, Match_OtherSeed_FindsNothing) {
   std::vector<PageRef> pages = Put({1, 2});
   const BlockKey other =
@@ -140,7 +156,7 @@ TEST(PrefixIndex, RandomUse_AgreesWithModelAndLeaksNothing) {
   for (uint32_t seed_number = 0; seed_number < 50; ++seed_number) {
     std::mt19937 random(seed_number);
     PagePool pool(12);
-    PrefixIndex index(&pool, kBlock);
+    PrefixIndex index(&pool, {.block_size = kBlock});
     const BlockKey seed = SeedKey({.model_fingerprint = "m", .block_size = kBlock});
     std::vector<std::vector<PageRef>> held;
     for (int step = 0; step < 300; ++step) {

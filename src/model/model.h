@@ -204,6 +204,9 @@ class Model {
   /// only: kIo, kCorrupt, naming tensor and file; there are no logits then, KV of the chunks'
   /// positions is undefined, and the next step may succeed.
   Status Forward(std::span<const SequenceChunk> chunks, Capture* capture = nullptr) noexcept;
+  /// `done` runs in every Forward from now on, on its thread, after each layer: KV of the step's
+  /// tokens in that layer is complete then. Must be quick and must not throw. Empty: none.
+  void SetLayerDone(std::function<void(int layer)> done);
   /// [rows, V] of the last Forward or ForwardMtp; valid until the next.
   std::span<const float> logits() const;
   /// [rows, H] after the final norm, for the same rows.

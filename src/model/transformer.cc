@@ -164,6 +164,7 @@ struct Model::Impl {
   std::vector<float> final_hidden;  // likewise
   std::vector<float> row_hidden;    // [T, H]; empty without a draft layer
   size_t num_logit_rows = 0;
+  std::function<void(int layer)> layer_done;
 };
 
 void Model::Impl::Begin() {
@@ -358,6 +359,10 @@ std::string Model::fingerprint() const {
   return HashBytes(std::as_bytes(std::span(text))).ToHex();
 }
 
+void Model::SetLayerDone(std::function<void(int layer)> done) {
+  impl_->layer_done = std::move(done);
+}
+
 void Model::SeatCaller() const { impl_->stream.pool().SeatCaller(); }
 
 Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) noexcept {
@@ -378,6 +383,7 @@ Status Model::Forward(std::span<const SequenceChunk> chunks, Capture* capture) n
   for (int layer = 0; layer < impl.description.num_layers(); ++layer) {
     HM_TRY(impl.RunLayer(step, impl.ContextOf(layer)));
     impl.KeepHidden(capture, std::to_string(layer), hidden);
+    if (impl.layer_done) impl.layer_done(layer);
   }
   if (capture != nullptr && capture->hidden) {
     const kernels::Rows normed = impl.workspace.normed.rows(num_rows);

@@ -22,7 +22,8 @@ SequenceTable::SequenceTable(const TableOptions& options)
     : limits_(options.limits),
       prefix_cache_(options.prefix_cache),
       pool_(options.num_pages),
-      index_(&pool_, options.limits.block_size) {
+      index_(&pool_,
+             {.block_size = options.limits.block_size, .track_changes = options.track_blocks}) {
   HM_CHECK(options.num_pages >= 1);
 }
 

@@ -53,6 +53,7 @@ struct TableOptions {
   Limits limits;
   int32_t num_pages = 0;
   bool prefix_cache = true;
+  bool track_blocks = false;  ///< index_changes tells of blocks
 };
 
 /// Engine thread only.
@@ -87,6 +88,12 @@ class SequenceTable {
   /// Publishes the blocks of the shares that are full now, and takes back pages that only guesses
   /// which did not come true have written to.
   void EndStep(std::span<const Share> shares);
+
+  /// One more holder of the page of a sequence's block. Requires that it has that page.
+  kv::PageRef HoldPage(SeqId id, size_t block) { return pool_.Hold(At(id).pages.at(block).page()); }
+  /// What became of blocks since ForgetIndexChanges; none without track_blocks.
+  const std::vector<kv::PrefixIndex::Change>& index_changes() const { return index_.changes(); }
+  void ForgetIndexChanges() { index_.ForgetChanges(); }
 
   const kv::PagePool& pool() const { return pool_; }
   int32_t num_running() const { return num_running_; }

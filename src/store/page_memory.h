@@ -6,27 +6,40 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
+#include <variant>
 
 #include "base/result.h"
+#include "base/shared_memory.h"
 #include "tensor/tensor.h"
 
 namespace halfmoon::store {
+
+enum class PageSharing {
+  kPrivate,
+  kShared,  ///< a memory file, which other processes of this host can map
+};
 
 /// One arena of equal pages, zeroed at start; page i starts at base() + i * page_bytes. Untouched
 /// pages cost no memory.
 class PageMemory {
  public:
   /// Requires num_pages >= 0 and page_bytes > 0. Errors: kResourceExhausted where the address space
-  /// or the system has no room.
-  static Result<PageMemory> Create(int32_t num_pages, size_t page_bytes);
+  /// or the system has no room; kIo where the system refuses a memory file.
+  static Result<PageMemory> Create(int32_t num_pages, size_t page_bytes,
+                                   PageSharing sharing = PageSharing::kPrivate);
 
-  std::byte* base() { return buffer_.data(); }
+  std::byte* base() { return bytes().data(); }
+  std::span<std::byte> bytes();
+  /// The memory file; -1 where pages are private.
+  int file() const;
 
  private:
   explicit PageMemory(tensor::AlignedBuffer buffer) : buffer_(std::move(buffer)) {}
+  explicit PageMemory(SharedMemory shared) : buffer_(std::move(shared)) {}
 
-  tensor::AlignedBuffer buffer_;
+  std::variant<tensor::AlignedBuffer, SharedMemory> buffer_;
 };
 
 }  // namespace halfmoon::store

@@ -24,5 +24,14 @@ TEST(PageMemory, SizeBeyondAddressSpace_ResourceExhausted) {
   EXPECT_NE(too_large.error().message().find("1 KV pages"), std::string::npos);
 }
 
+TEST(PageMemory, Shared_IsAFileOfAllPages) {
+  Result<PageMemory> memory = PageMemory::Create(3, 4096, PageSharing::kShared);
+  ASSERT_TRUE(memory.ok());
+  EXPECT_GE(memory->file(), 0);
+  EXPECT_EQ(memory->bytes().size(), size_t{3} * 4096);
+  EXPECT_EQ(memory->base()[8192], std::byte{0});
+  EXPECT_EQ(PageMemory::Create(1, 64)->file(), -1);
+}
+
 }  // namespace
 }  // namespace halfmoon::store
