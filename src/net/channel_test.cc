@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/channel.h"
 
-#include "net/asio.h"
-
 #include <gtest/gtest.h>
-
-#include <boost/asio/read.hpp>
-#include <boost/asio/write.hpp>
 
 #include <condition_variable>
 #include <deque>
@@ -15,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "net/raw_client.h"
 #include "net/secret.h"
 
 namespace halfmoon::net {
@@ -181,24 +177,18 @@ TEST(Channel, IdleChannel_StaysOpen) {
 TEST(Channel, SilentPeer_CountsAsGone) {
   // Says hello as the format wants it, and then nothing.
   Echo echo({.heartbeat = milliseconds(20), .dead_after = milliseconds(200)});
-  asio::io_context context;
-  tcp::socket socket(context);
-  socket.connect({asio::ip::make_address("127.0.0.1"), echo.port()});
+  RawClient client(echo.port());
   const std::string nonce(32, 'n');
-  asio::write(socket, asio::buffer("HMCHAN01" + nonce));
-  std::string greeting(40, '\0');
-  asio::read(socket, asio::buffer(greeting));
-  const std::string their_nonce = greeting.substr(8);
-  asio::write(socket, asio::buffer(*Prove("secret", "HMCHAN01dialler" + nonce + their_nonce)));
-  std::string proof(32, '\0');
-  asio::read(socket, asio::buffer(proof));
-  EXPECT_EQ(proof, *Prove("secret", "HMCHAN01acceptor" + nonce + their_nonce));
+  client.Send("HMCHAN01" + nonce);
+  const std::string their_nonce = client.ReadBytes(40).substr(8);
+  ASSERT_EQ(their_nonce.size(), 32u);
+  client.Send(*Prove("secret", "HMCHAN01dialler" + nonce + their_nonce));
+  EXPECT_EQ(client.ReadBytes(32).substr(0, 32),
+            *Prove("secret", "HMCHAN01acceptor" + nonce + their_nonce));
   // Signs of life come until it is given up.
-  std::string rest;
-  error_code error;
-  asio::read(socket, asio::dynamic_buffer(rest), error);
-  EXPECT_TRUE(error == asio::error::eof || error == asio::error::connection_reset);
-  EXPECT_FALSE(rest.empty());
+  const std::string rest = client.ReadAll();
+  EXPECT_EQ(rest.find("<timeout>"), std::string::npos);
+  EXPECT_GE(rest.size(), 8u);
   EXPECT_EQ(echo.num_accepted(), 1u);
 }
 
@@ -207,14 +197,11 @@ TEST(Channel, OtherProtocols_AreClosed) {
   for (const std::string& text :
        {std::string("GET / HTTP/1.1\r\nHost: a\r\n\r\n and more to fill a greeting"),
         std::string("HMCHAN01"), std::string(500, '\0'), std::string()}) {
-    asio::io_context context;
-    tcp::socket socket(context);
-    socket.connect({asio::ip::make_address("127.0.0.1"), echo.port()});
-    asio::write(socket, asio::buffer(text));
-    std::string rest;
-    error_code error;
-    asio::read(socket, asio::dynamic_buffer(rest), error);
-    EXPECT_LE(rest.size(), 40u);
+    RawClient client(echo.port());
+    client.Send(text);
+    const std::string rest = client.ReadAll();
+    EXPECT_EQ(rest.find("<timeout>"), std::string::npos);
+    EXPECT_LE(rest.size(), std::string_view("<reset>").size() + 40);
   }
   EXPECT_EQ(echo.num_accepted(), 0u);
 }

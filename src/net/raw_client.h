@@ -72,6 +72,11 @@ class RawClient {
     return Read([&](const std::string& all) { return all.find(text) != std::string::npos; }, limit);
   }
 
+  /// At least `count` bytes, or what came before the peer closed or the time was up.
+  std::string ReadBytes(size_t count, std::chrono::milliseconds limit = std::chrono::seconds(10)) {
+    return Read([&](const std::string& all) { return all.size() >= count; }, limit);
+  }
+
  private:
   template <typename Done>
   std::string Read(const Done& done, std::chrono::milliseconds limit) {
