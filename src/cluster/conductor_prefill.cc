@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who prefills: what each node would take, and whose turn it is.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cluster/conductor.h"
+
+namespace halfmoon::cluster {
+namespace {
+
+// A request that will be late goes behind those that can still be in time, but not for ever: it is
+// taken as if it had so many times its limit.
+constexpr double kLateLimits = 4.0;
+// Prompts beside sequences without a limit take at most as much of a step as decoding does.
+constexpr double kNoLimitSteps = 2.0;
+
+double CopyUs(int64_t bytes, double bytes_per_s) {
+  return bytes_per_s <= 0.0 ? 0.0 : static_cast<double>(bytes) / bytes_per_s * 1e6;
+}
+
+/// The slower of two rates, of which 0 is none.
+double SlowerRate(double a, double b) {
+  if (a <= 0.0) return b;
+  if (b <= 0.0) return a;
+  return std::min(a, b);
+}
+
+}  // namespace
+
+double Conductor::QueueUs(const Node& node, TimeUs order_us, TimeUs now) const {
+  double sum = node.more_queue_us;
+  for (const QueuedPrefill& queued : node.prefills) {
+    if (queued.running) {
+      sum += std::max(0.0, queued.prefill_us - static_cast<double>(now - queued.started_us));
+    } else if (queued.order_us <= order_us) {
+      sum += queued.prefill_us;
+    }
+  }
+  return sum;
+}
+
+// Pieces arrive one after the other through the node's network; what it has on its SSD is read
+// meanwhile.
+double Conductor::FetchAllUs(const Context& context, NodeSlot slot, int32_t end_block) const {
+  const Node& node = nodes_[slot];
+  const PrefixRun& local = local_[slot];
+  const int64_t block_bytes = int64_t{context.request.block_tokens} * node.info.kv_bytes_per_token;
+  const double own_us = CopyUs(block_bytes * local.by_tier[static_cast<size_t>(Tier::kSsd)],
+                               node.costs().ssd_bytes_per_s);
+  double end_us = 0.0;
+  for (const Source& source : context.sources) {
+    const int32_t first = std::max(source.first_block, local.blocks());
+    const int32_t end = std::min(source.end_block, end_block);
+    if (first >= end) continue;
+    const Node& from = nodes_[source.slot];
+    double rate = SlowerRate(from.costs().network_bytes_per_s, node.costs().network_bytes_per_s);
+    if (source.tier == Tier::kSsd) rate = SlowerRate(rate, from.costs().ssd_bytes_per_s);
+    const TimeUs free_us = std::max(from.network_out_free_us, node.network_in_free_us);
+    end_us = std::max(end_us, static_cast<double>(free_us - context.now_us)) +
+             CopyUs(block_bytes * (end - first), rate);
+  }
+  return std::max(own_us, end_us);
+}
+
+Conductor::Prefill Conductor::Price(const Context& context, NodeSlot slot, int32_t prefix_blocks,
+                                    double share) const {
+  const Node& node = nodes_[slot];
+  const PlacementRequest& request = context.request;
+  Prefill price{.slot = slot,
+                .local_blocks = local_[slot].blocks(),
+                .prefix_blocks = prefix_blocks,
+                .order_us = context.now_us};
+  // The last token is always computed: the first answer comes from it.
+  price.prefix_tokens = static_cast<int32_t>(
+      std::min(int64_t{request.prompt_tokens} - 1, int64_t{prefix_blocks} * request.block_tokens));
+  price.prefill_us = PrefillUs(node.costs().prefill, request.prompt_tokens - price.prefix_tokens,
+                               price.prefix_tokens) /
+                     share;
+  price.fetch_us = FetchAllUs(context, slot, prefix_blocks);
+  const auto limit = static_cast<double>(request.limits.ttft_us);
+  const bool by_slack = options_.policy.order == QueueOrder::kSlack && limit > 0.0;
+  if (by_slack) price.order_us += static_cast<TimeUs>(limit - price.prefill_us);
+  price.queue_us = QueueUs(node, price.order_us, context.now_us);
+  price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
+  if (by_slack && price.ttft_us > limit) {
+    price.order_us = context.now_us + static_cast<TimeUs>(kLateLimits * limit);
+    price.queue_us = QueueUs(node, price.order_us, context.now_us);
+    price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
+  }
+  return price;
+}
+
+// FAST'25, algorithm 1, lines 8 to 19; without a threshold the two are compared by what they take.
+Conductor::Prefill Conductor::PriceBest(const Context& context, NodeSlot slot, double share) const {
+  const int32_t local = local_[slot].blocks();
+  const int32_t best = context.sources.empty() ? 0 : context.sources.back().end_block;
+  if (options_.policy.prefix == PrefixUse::kLocal || best <= local) {
+    return Price(context, slot, local, share);
+  }
+  const double threshold = options_.policy.balancing_threshold;
+  if (threshold > 0.0) return Price(context, slot, best > threshold * local ? best : local, share);
+  const Prefill fetched = Price(context, slot, best, share);
+  const Prefill own = Price(context, slot, local, share);
+  return own.ttft_us <= fetched.ttft_us ? own : fetched;
+}
+
+std::optional<Conductor::Prefill> Conductor::ChoosePrefill(const Context& context) {
+  std::optional<Prefill> best;
+  double best_score = std::numeric_limits<double>::max();
+  uint64_t equals = 0;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const auto slot = static_cast<NodeSlot>(i);
+    const Node& node = nodes_[i];
+    if (!node.serving() || !Prefills(node.info.role)) continue;
+    if (node.info.role == Role::kBoth &&
+        !Fits(node, context.request.prompt_tokens + context.output_tokens, context.now_us)) {
+      continue;
+    }
+    double score = 0.0;  // kRandom: all are equal
+    std::optional<Prefill> price;
+    if (options_.policy.prefill == PrefillChoice::kLeastLoad) {
+      score = QueueUs(node, context.now_us, context.now_us);
+    } else if (options_.policy.prefill == PrefillChoice::kLeastTtft) {
+      price = PriceBest(context, slot, node.decodes.empty() ? 1.0 : node.info.prefill_share);
+      score = price->ttft_us;
+    }
+    if (score > best_score) continue;
+    // Of equal ones each is as likely: the n-th replaces the one so far with a chance of 1 / n.
+    equals = score < best_score ? 1 : equals + 1;
+    if (equals > 1 && Draw() % equals != 0) continue;
+    best_score = score;
+    best = price.has_value()
+               ? *price
+               : PriceBest(context, slot, node.decodes.empty() ? 1.0 : node.info.prefill_share);
+  }
+  return best;
+}
+
+// The prompt is computed in chunks that leave the steps of all sequences there within their limits,
+// so it gets that part of the node's time which the limits leave.
+std::optional<Conductor::Prefill> Conductor::PriceWhereItDecodes(const Context& context,
+                                                                 const Chosen& decode) const {
+  const Node& node = nodes_[decode.slot];
+  if (LoadOf(node, context.now_us, Count::kPlaced).sequences == 0) {
+    return PriceBest(context, decode.slot, 1.0);
+  }
+  double limit_us = static_cast<double>(context.request.limits.tbt_us);
+  for (const RequestId request : node.decodes) {
+    const auto other = static_cast<double>(requests_.at(request).tbt_limit_us);
+    if (other > 0.0) limit_us = limit_us <= 0.0 ? other : std::min(limit_us, other);
+  }
+  limit_us = limit_us > 0.0 ? limit_us * options_.headroom : kNoLimitSteps * decode.tbt_us;
+  const double chunk_us = limit_us - decode.tbt_us;
+  if (chunk_us <= node.costs().prefill.fixed_us + node.costs().prefill.token_us)
+    return std::nullopt;
+  Prefill price = PriceBest(context, decode.slot, chunk_us / limit_us);
+  price.chunk_us = static_cast<TimeUs>(chunk_us);
+  return price;
+}
+
+}  // namespace halfmoon::cluster
