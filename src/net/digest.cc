@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/digest.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include <array>
 #include <utility>
@@ -49,6 +51,21 @@ std::string Digest::Finish() {
     hex += kDigits[raw[i] & 15];
   }
   return hex;
+}
+
+Result<std::string> HmacSha256(std::string_view key, std::string_view message) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> raw;
+  unsigned int size = 0;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(message.data());
+  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), bytes, message.size(),
+           raw.data(), &size) == nullptr) {
+    return Error(ErrorCode::kInternal, "OpenSSL offers no HMAC-SHA-256");
+  }
+  return std::string(reinterpret_cast<const char*>(raw.data()), size);
+}
+
+bool SecretsEqual(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 }  // namespace halfmoon::net

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SHA-1 and SHA-256 of bytes that arrive in pieces. They are here because OpenSSL's types stop at
-// this area; hub checks downloads with them. SHA-1 is for git's names of files only, never where
+// SHA-1 and SHA-256 of bytes that arrive in pieces, and what proves a shared secret. They are here
+// because OpenSSL's types stop at this area; hub checks downloads with them, transfer its peers.
+// SHA-1 is for git's names of files only, never where
 // somebody gains from a collision.
 #pragma once
 
@@ -33,5 +34,13 @@ class Digest {
   explicit Digest(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+/// 32 bytes: HMAC-SHA-256 (RFC 2104) of `message` under `key`. Errors: kInternal where OpenSSL
+/// refuses the algorithm.
+Result<std::string> HmacSha256(std::string_view key, std::string_view message);
+
+/// Whether both are the same, in a time that tells nothing of where they differ. Their sizes are no
+/// secret.
+bool SecretsEqual(std::string_view a, std::string_view b);
 
 }  // namespace halfmoon::net

@@ -29,5 +29,25 @@ TEST(Digest, Pieces_GiveTheDigestOfTheWhole) {
             "ce013625030ba8dba906f756967f9e9ca394464a");
 }
 
+// RFC 4231, test cases 2 and 6.
+TEST(HmacSha256, KnownMessages_HaveTheirPublishedCodes) {
+  auto first_bytes = [](const Result<std::string>& code) {
+    EXPECT_TRUE(code.ok());
+    EXPECT_EQ(code->size(), 32u);
+    return code->substr(0, 4);
+  };
+  EXPECT_EQ(first_bytes(HmacSha256("Jefe", "what do ya want for nothing?")), "\x5b\xdc\xc1\x46");
+  EXPECT_EQ(first_bytes(HmacSha256(std::string(131, '\xaa'),
+                                   "Test Using Larger Than Block-Size Key - Hash Key First")),
+            "\x60\xe4\x31\x59");
+}
+
+TEST(SecretsEqual, AnyDifference_IsSeen) {
+  EXPECT_TRUE(SecretsEqual("", ""));
+  EXPECT_TRUE(SecretsEqual("abc", "abc"));
+  EXPECT_FALSE(SecretsEqual("abc", "abd"));
+  EXPECT_FALSE(SecretsEqual("abc", "abcd"));
+}
+
 }  // namespace
 }  // namespace halfmoon::net
