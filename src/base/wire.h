@@ -87,6 +87,7 @@ class WireReader {
   }
 
   void Fail() { failed_ = true; }
+  bool ok() const { return !failed_; }
   /// Errors: kCorrupt, naming `what`, where a field was missing or wrong or bytes are left.
   Status Finish(std::string_view what) const {
     if (!failed_ && bytes_.empty()) return {};

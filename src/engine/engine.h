@@ -17,6 +17,8 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "model/expert_stats.h"
+#include "sched/scheduler.h"
+#include "text/grammar.h"
 
 namespace halfmoon::model {
 class Model;
@@ -44,6 +46,13 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;
 };
 
+/// What Request::mask and on_token were made of, for an engine that computes somewhere else.
+struct GrammarSource {
+  text::GrammarKind kind = text::GrammarKind::kJsonSchema;
+  std::string source;
+  std::vector<int32_t> eos_ids;
+};
+
 /// One sequence to compute: what a client sent, already tokenised. n > 1 is n requests that share a
 /// prefix.
 struct Request {
@@ -65,6 +74,7 @@ struct Request {
   std::function<void(std::span<uint32_t> allowed)> mask;
   /// Told each chosen token, on the engine thread, before the next `mask` call. Optional.
   std::function<void(int32_t id)> on_token;
+  std::optional<GrammarSource> grammar;  ///< set along with the two, where they are a grammar's
   /// Reports KV of the prompt as it comes to be (kv_export.h). Requires max_tokens 0.
   std::shared_ptr<KvExport> kv_export;
 };
@@ -175,6 +185,10 @@ struct EngineStats {
   uint64_t preemptions = 0;
   /// Steps in which prompts waited so that running answers keep their share.
   uint64_t prompt_wait_steps = 0;
+  int decoding = 0;                   ///< sequences whose prompt is computed
+  int64_t decoding_kv_tokens = 0;     ///< that they hold
+  int64_t waiting_prompt_tokens = 0;  ///< of prompts, still to compute
+  sched::PromptCost prompt_cost;      ///< as measured so far
   double decode_step_us = 0.0;  ///< what the last step that decoded takes without prompt tokens
   /// Tokens of a prompt's beginning that one step may read beside running answers; 0: not measured.
   int32_t prompt_chunk_tokens = 0;

@@ -459,6 +459,20 @@ void StepLoop::PublishStats() {
   stats_.pages_in_use = table_.pool().num_in_use();
   stats_.pages_cached = table_.pool().num_cached();
   stats_.experts = model_->expert_stats();
+  stats_.prompt_cost = costs_.prompt();
+  stats_.decoding = 0;
+  stats_.decoding_kv_tokens = 0;
+  stats_.waiting_prompt_tokens = 0;
+  for (const auto& [id, active] : active_) {
+    const sched::Sequence& sequence = table_.At(id);
+    const auto known = static_cast<int64_t>(sequence.ids.size());
+    if (sequence.running && active.prompt_done) {
+      ++stats_.decoding;
+      stats_.decoding_kv_tokens += known;
+    } else {
+      stats_.waiting_prompt_tokens += known - sequence.computed_tokens;
+    }
+  }
   std::lock_guard lock(mailbox_->stats_mutex);
   mailbox_->stats = stats_;
 }

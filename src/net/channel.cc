@@ -418,12 +418,14 @@ class ChannelService::Impl : public std::enable_shared_from_this<Impl> {
     shared_->accept = std::move(accept);
   }
 
-  Status Begin() {
-    if (!shared_->options.listen) return {};
-    HM_ASSIGN(local_, Listen(acceptor_, shared_->pool->context(), shared_->options.host,
-                             shared_->options.port));
+  Result<uint16_t> Bind() {
+    HM_ASSIGN(local_, net::Listen(acceptor_, shared_->pool->context(), shared_->options.host,
+                                  shared_->options.port));
+    return local_.port();
+  }
+
+  void Listen() {
     asio::post(shared_->pool->context(), [self = shared_from_this()] { self->AcceptNext(); });
-    return {};
   }
 
   uint16_t port() const { return local_.port(); }
@@ -495,7 +497,7 @@ class ChannelService::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   const std::shared_ptr<ChannelShared> shared_;
-  tcp::acceptor acceptor_;           // IO thread, after Begin
+  tcp::acceptor acceptor_;           // IO thread, after Bind
   asio::steady_timer accept_timer_;  // IO thread
   tcp::endpoint local_;
   bool stopping_ = false;                                      // IO thread
@@ -504,19 +506,19 @@ class ChannelService::Impl : public std::enable_shared_from_this<Impl> {
   bool joined_ = false;  // GUARDED_BY(join_mutex_)
 };
 
-Result<std::unique_ptr<ChannelService>> ChannelService::Start(ChannelOptions options,
-                                                              Accept accept) {
+Result<std::unique_ptr<ChannelService>> ChannelService::Create(ChannelOptions options,
+                                                               Accept accept) {
   if (options.token.empty()) {
     return Error(ErrorCode::kInvalidArgument, "the cluster token is empty");
   }
-  auto impl = std::make_shared<Impl>(std::move(options), std::move(accept));
-  std::unique_ptr<ChannelService> service(new ChannelService(impl));
-  HM_TRY(impl->Begin());
-  return service;
+  return std::unique_ptr<ChannelService>(
+      new ChannelService(std::make_shared<Impl>(std::move(options), std::move(accept))));
 }
 
 ChannelService::ChannelService(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ChannelService::~ChannelService() { Shutdown(); }
+Result<uint16_t> ChannelService::Bind() { return impl_->Bind(); }
+void ChannelService::Listen() { impl_->Listen(); }
 uint16_t ChannelService::port() const { return impl_->port(); }
 std::shared_ptr<Channel> ChannelService::Dial(const std::string& host, uint16_t port,
                                               ChannelHandlers handlers) {

@@ -18,9 +18,8 @@ namespace halfmoon::net {
 struct ChannelOptions {
   /// Name or address to listen on; "0.0.0.0" or "::" for every interface.
   std::string host = "127.0.0.1";
-  uint16_t port = 0;   ///< 0 lets the system choose
-  bool listen = true;  ///< false: dials only
-  std::string token;   ///< what both ends have to know; not empty
+  uint16_t port = 0;  ///< 0 lets the system choose
+  std::string token;  ///< what both ends have to know; not empty
 
   std::chrono::milliseconds connect_timeout{3'000};  ///< look-up, connection and proof together
   std::chrono::milliseconds heartbeat{500};          ///< silence after which a sign of life is sent
@@ -63,14 +62,20 @@ class ChannelService {
   /// is not called for these.
   using Accept = std::function<ChannelHandlers(const std::shared_ptr<Channel>&)>;
 
-  /// Errors: kInvalidArgument (host, token), kUnavailable (address in use), kIo.
-  static Result<std::unique_ptr<ChannelService>> Start(ChannelOptions options, Accept accept);
+  /// A service that dials only, so far. Errors: kInvalidArgument (token).
+  static Result<std::unique_ptr<ChannelService>> Create(ChannelOptions options, Accept accept);
   /// Shutdown.
   ~ChannelService();
   ChannelService(const ChannelService&) = delete;
   ChannelService& operator=(const ChannelService&) = delete;
 
-  /// Where it listens; 0 where it does not.
+  /// Takes the address of the options, and answers the port; nobody is let in before Listen, so
+  /// that whoever must be told the port first can be. Once. Errors: kInvalidArgument (host),
+  /// kUnavailable (address in use), kIo.
+  Result<uint16_t> Bind();
+  /// Lets peers in. Once, after Bind.
+  void Listen();
+  /// Where it is bound; 0 where it is not.
   uint16_t port() const;
   /// Begins a connection and returns at once.
   std::shared_ptr<Channel> Dial(const std::string& host, uint16_t port, ChannelHandlers handlers);

@@ -68,7 +68,7 @@ class Echo {
  public:
   explicit Echo(ChannelOptions options = {}) {
     if (options.token.empty()) options.token = "secret";
-    Result<std::unique_ptr<ChannelService>> started = ChannelService::Start(
+    Result<std::unique_ptr<ChannelService>> started = ChannelService::Create(
         options, [this](const std::shared_ptr<Channel>& channel) -> ChannelHandlers {
           std::lock_guard lock(mutex_);
           channels_.push_back(channel);
@@ -79,6 +79,8 @@ class Echo {
         });
     EXPECT_TRUE(started.ok()) << started.error().message();
     service_ = std::move(*started);
+    EXPECT_TRUE(service_->Bind().ok());
+    service_->Listen();
   }
   uint16_t port() const { return service_->port(); }
   ChannelService& service() { return *service_; }
@@ -98,9 +100,8 @@ class Echo {
 };
 
 std::unique_ptr<ChannelService> Dialler(ChannelOptions options = {}) {
-  options.listen = false;
   if (options.token.empty()) options.token = "secret";
-  Result<std::unique_ptr<ChannelService>> started = ChannelService::Start(options, nullptr);
+  Result<std::unique_ptr<ChannelService>> started = ChannelService::Create(options, nullptr);
   EXPECT_TRUE(started.ok());
   return std::move(*started);
 }
@@ -210,11 +211,13 @@ TEST(Channel, PeerThatDoesNotKeepUp_IsClosed) {
   const ChannelOptions small{.max_message_bytes = 1 << 20, .max_queued_bytes = 4 << 20};
   std::mutex gate;
   std::unique_lock held(gate);
-  Result<std::unique_ptr<ChannelService>> slow = ChannelService::Start(
+  Result<std::unique_ptr<ChannelService>> slow = ChannelService::Create(
       {.token = "secret"}, [&](const std::shared_ptr<Channel>&) -> ChannelHandlers {
         return {.on_message = [&](uint16_t, const std::string&) { std::lock_guard wait(gate); }};
       });
   ASSERT_TRUE(slow.ok());
+  ASSERT_TRUE((*slow)->Bind().ok());
+  (*slow)->Listen();
   ChannelOptions options = small;
   Log log;
   const auto dialler = Dialler(options);

@@ -69,6 +69,9 @@ std::optional<ApiError> AddChoices(const Backend& backend, const PrepareOptions&
       }
       choice.grammar = std::move(*grammar);
       GrammarState::Attach(choice.grammar, request);
+      request.grammar = engine::GrammarSource{.kind = params.grammar->kind,
+                                              .source = params.grammar->source,
+                                              .eos_ids = request.stop_ids};
     }
     plan.choices.push_back(std::move(choice));
   }

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cluster/kv_puller.h"
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <utility>
+
+#include "base/log.h"
+#include "cluster/pull_state.h"
+
+namespace halfmoon::cluster {
+namespace {
+
+constexpr std::chrono::milliseconds kStallCheck{100};
+
+// What the engine holds; when it lets go, the other node's pages may go too.
+class PulledBlocks final : public store::BlockSource {
+ public:
+  PulledBlocks(std::shared_ptr<PullState> state, std::function<void()> on_gone)
+      : state_(std::move(state)), on_gone_(std::move(on_gone)) {}
+  PulledBlocks(const PulledBlocks&) = delete;
+  PulledBlocks& operator=(const PulledBlocks&) = delete;
+  ~PulledBlocks() override {
+    state_->SetWake(nullptr);
+    state_->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+    on_gone_();
+  }
+
+  int32_t Probe(std::span<const kv::BlockKey> keys) override { return state_->Probe(keys); }
+  void Fetch(std::span<const store::BlockFetch> blocks) override { state_->Fetch(blocks); }
+  void Cancel(std::span<const store::BlockTag>) override {
+    // Blocks of a pull are of no use one by one.
+    state_->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+  }
+  void Poll(std::vector<store::BlockEvent>* events) override { state_->Poll(events); }
+  void SetWake(std::function<void()> wake) override { state_->SetWake(std::move(wake)); }
+
+ private:
+  const std::shared_ptr<PullState> state_;
+  const std::function<void()> on_gone_;
+};
+
+}  // namespace
+
+// Links to other nodes and the pulls that use them. IO thread only, but for `closed`.
+struct KvPuller::Shared : std::enable_shared_from_this<Shared> {
+  struct Link {
+    std::shared_ptr<net::Channel> channel;
+    std::map<Ticket, std::shared_ptr<PullState>> pulls;
+  };
+
+  Shared(net::ChannelService* channel_service, transfer::TransferEngine* transfer_engine,
+         const Clock* the_clock, const PageShape& page_shape)
+      : channels(channel_service),
+        transfers(transfer_engine),
+        clock(the_clock),
+        shape(page_shape) {}
+
+  void Begin(const std::shared_ptr<PullState>& pull) {
+    const SourceSpec& spec = pull->spec();
+    Link& link = links[spec.address];
+    link.pulls[spec.ticket] = pull;
+    if (link.channel == nullptr) Dial(spec.address, &link);
+    if (link.channel != nullptr)
+      Send(link, MessageType::kPull, Encode(cluster::Pull{.ticket = spec.ticket}));
+  }
+
+  void Dial(const std::string& address, Link* link) {
+    const Result<net::HostPort> where = net::ParseHostPort(address);
+    if (!where.ok()) return FailAll(address, where.error());
+    const std::weak_ptr<Shared> weak = weak_from_this();
+    link->channel = channels->Dial(where->host, where->port,
+                                   {.on_message =
+                                        [weak, address](uint16_t type, const std::string& payload) {
+                                          if (const auto self = weak.lock())
+                                            self->OnMessage(address, type, payload);
+                                        },
+                                    .on_closed =
+                                        [weak, address](const Error& error) {
+                                          if (const auto self = weak.lock())
+                                            self->FailAll(address, error);
+                                        }});
+    Send(*link, MessageType::kHello, Encode(Hello{.kind = PeerKind::kNode}));
+  }
+
+  static void Send(const Link& link, MessageType type, std::string payload) {
+    // A channel that is closed says so itself.
+    (void)link.channel->Send(static_cast<uint16_t>(type), std::move(payload));
+  }
+
+  void FailAll(const std::string& address, const Error& error) {
+    const auto it = links.find(address);
+    if (it == links.end()) return;
+    const Link link = std::move(it->second);
+    links.erase(it);
+    for (const auto& [ticket, pull] : link.pulls) {
+      pull->Fail(Error(ErrorCode::kUnavailable, error.message()));
+    }
+  }
+
+  template <typename Message, typename Take>
+  void Dispatch(const std::string& address, const std::string& payload, const Take& take) {
+    const auto link = links.find(address);
+    if (link == links.end()) return;
+    Message message;
+    if (const Status status = Decode(payload, &message); !status.ok()) {
+      HM_LOG_WARN("cluster: {}: {}", address, status.error().message());
+      return link->second.channel->Close();
+    }
+    const auto pull = link->second.pulls.find(message.ticket);
+    if (pull == link->second.pulls.end()) return;  // given up meanwhile
+    const std::shared_ptr<PullState> state = pull->second;
+    take(state.get(), message);
+    EndIfDone(address, state);
+  }
+
+  void OnMessage(const std::string& address, uint16_t type, const std::string& payload) {
+    switch (static_cast<MessageType>(type)) {
+      case MessageType::kKvSegment:
+        return Dispatch<KvSegment>(address, payload, [](auto* p, auto& m) { p->OnSegment(m); });
+      case MessageType::kKvReady:
+        return Dispatch<KvReady>(address, payload, [](auto* p, auto& m) { p->OnReady(m); });
+      case MessageType::kKvEnd:
+        return Dispatch<KvEnd>(address, payload, [](auto* p, auto& m) { p->OnEnd(m); });
+      default:
+        HM_LOG_WARN("cluster: {} sent a message of type {} where none is due", address, type);
+        if (const auto link = links.find(address); link != links.end())
+          link->second.channel->Close();
+    }
+  }
+
+  // Lets the other node's pages go as soon as they are not needed.
+  void EndIfDone(const std::string& address, const std::shared_ptr<PullState>& pull) {
+    if (!pull->done()) return;
+    const auto link = links.find(address);
+    if (link == links.end() || link->second.pulls.erase(pull->spec().ticket) == 0) return;
+    Send(link->second, MessageType::kPullDone, Encode(PullDone{.ticket = pull->spec().ticket}));
+  }
+
+  void CheckAll() {
+    const TimeUs now_us = clock->NowUs();
+    std::vector<std::pair<std::string, std::shared_ptr<PullState>>> all;
+    for (const auto& [address, link] : links) {
+      for (const auto& [ticket, pull] : link.pulls) all.emplace_back(address, pull);
+    }
+    for (const auto& [address, pull] : all) {
+      pull->FailIfStalled(now_us);
+      EndIfDone(address, pull);
+    }
+  }
+
+  net::ChannelService* const channels;
+  transfer::TransferEngine* const transfers;
+  const Clock* const clock;
+  const PageShape shape;
+  net::TimerId timer = net::TimerId::kNone;
+  std::map<std::string, Link> links;
+};
+
+KvPuller::KvPuller(net::ChannelService* channels, transfer::TransferEngine* transfers,
+                   const Clock* clock, const PageShape& shape)
+    : shared_(std::make_shared<Shared>(channels, transfers, clock, shape)) {
+  shared_->timer = channels->timers().Every(kStallCheck, [weak = std::weak_ptr(shared_)] {
+    if (const auto shared = weak.lock()) shared->CheckAll();
+  });
+}
+
+KvPuller::~KvPuller() {
+  shared_->channels->timers().Cancel(shared_->timer);
+  shared_->channels->timers().Post([shared = shared_] {
+    while (!shared->links.empty()) {
+      const auto [address, link] = *shared->links.begin();
+      if (link.channel != nullptr) link.channel->Close();
+      shared->FailAll(address, Error(ErrorCode::kUnavailable, "this node is shutting down"));
+    }
+  });
+}
+
+std::shared_ptr<store::BlockSource> KvPuller::Pull(const SourceSpec& spec,
+                                                   std::span<const kv::BlockKey> keys) {
+  const auto state =
+      std::make_shared<PullState>(spec, keys, shared_->shape, shared_->transfers, shared_->clock);
+  const bool posted =
+      shared_->channels->timers().Post([shared = shared_, state] { shared->Begin(state); });
+  if (!posted) state->Fail(Error(ErrorCode::kUnavailable, "this node is shutting down"));
+  const std::weak_ptr<Shared> weak = shared_;
+  return std::make_shared<PulledBlocks>(state, [weak, state] {
+    const auto shared = weak.lock();
+    if (shared == nullptr) return;
+    shared->channels->timers().Post(
+        [shared, state] { shared->EndIfDone(state->spec().address, state); });
+  });
+}
+
+}  // namespace halfmoon::cluster

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cluster/node_server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <unordered_set>
+#include <utility>
+
+#include "base/log.h"
+#include "cluster/kv_puller.h"
+
+namespace halfmoon::cluster {
+namespace {
+
+constexpr std::chrono::milliseconds kLoadEvery{200};
+constexpr std::chrono::milliseconds kJoinAgain{1'000};
+// Of keys in one message: a few MiB.
+constexpr size_t kKeysPerMessage = 200'000;
+
+/// A request of a conductor.
+struct Call {
+  std::unique_ptr<Sequence> sequence;
+  uint32_t credit = 0;
+};
+
+/// A conductor, or another node. IO thread only.
+struct Peer {
+  std::shared_ptr<net::Channel> channel;
+  std::optional<PeerKind> kind;  // none before its hello
+  std::map<CallId, Call> calls;
+};
+
+template <typename Message>
+void Send(const std::shared_ptr<net::Channel>& to, MessageType type, const Message& message) {
+  // A channel that is closed says so itself.
+  (void)to->Send(static_cast<uint16_t>(type), Encode(message));
+}
+
+class NodeServerImpl final : public NodeServer {
+ public:
+  NodeServerImpl(NodeServerOptions options, EngineHandle* engine,
+                 transfer::TransferEngine* transfers, const Clock* clock)
+      : options_(std::move(options)), engine_(engine), transfers_(transfers), clock_(clock) {}
+  NodeServerImpl(const NodeServerImpl&) = delete;
+  NodeServerImpl& operator=(const NodeServerImpl&) = delete;
+  ~NodeServerImpl() override {
+    // The engine's sequences end on the thread that owns them; then nobody is sent from its pages.
+    if (channels_ != nullptr) channels_->Shutdown();
+    peers_.clear();
+    puller_.reset();
+    exporter_.reset();
+  }
+
+  Status Begin() {
+    const PageMemory pages = engine_->pages();
+    HM_ASSIGN(segment_, transfers_->Register(pages.bytes, {.memory_file = pages.file}));
+    HM_ASSIGN(channels_,
+              net::ChannelService::Create(options_.channel,
+                                          [this](const std::shared_ptr<net::Channel>& channel) {
+                                            return Accept(channel);
+                                          }));
+    puller_ = std::make_unique<KvPuller>(
+        channels_.get(), transfers_, clock_,
+        PageShape{.layer_bytes = pages.layer_bytes, .num_layers = pages.num_layers});
+    exporter_ = std::make_unique<KvExporter>(engine_, segment_.get(), &channels_->timers(), clock_,
+                                             options_.exports);
+    HM_ASSIGN(const uint16_t port, channels_->Bind());
+    address_ = options_.advertise;
+    if (address_.empty()) {
+      const std::string& host = options_.channel.host;
+      address_ = (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" +
+                 std::to_string(port);
+    }
+    options_.description.address = address_;
+    for (const std::string& conductor : options_.join) {
+      HM_ASSIGN(const net::HostPort where, net::ParseHostPort(conductor));
+      channels_->timers().Post([this, where] { TellConductor(where); });
+    }
+    channels_->timers().Every(kLoadEvery, [this] { Tick(); });
+    channels_->Listen();
+    return {};
+  }
+
+  const std::string& address() const override { return address_; }
+  void BeginDrain() override { draining_.store(true); }
+  int num_active() const override { return num_active_.load(); }
+
+ private:
+  // Everything from here on: IO thread.
+
+  net::ChannelHandlers Accept(const std::shared_ptr<net::Channel>& channel) {
+    net::Channel* const key = channel.get();
+    peers_[key].channel = channel;
+    return {
+        .on_message = [this, key](uint16_t type,
+                                  const std::string& payload) { OnMessage(key, type, payload); },
+        .on_closed =
+            [this, key](const Error& error) {
+              HM_LOG_DEBUG("cluster: {}: {}", key->peer(), error.message());
+              if (exporter_ != nullptr) exporter_->OnClosed(key);
+              num_active_.fetch_sub(static_cast<int>(peers_[key].calls.size()));
+              peers_.erase(key);
+            }};
+  }
+
+  void OnMessage(net::Channel* key, uint16_t type, const std::string& payload) {
+    const auto peer = peers_.find(key);
+    if (peer == peers_.end()) return;
+    const Status status = Take(&peer->second, static_cast<MessageType>(type), payload);
+    if (status.ok()) return;
+    HM_LOG_WARN("cluster: {}: {}", key->peer(), status.error().message());
+    key->Close();
+  }
+
+  Status Take(Peer* peer, MessageType type, const std::string& payload) {
+    if (!peer->kind.has_value()) return TakeHello(peer, type, payload);
+    const bool conductor = peer->kind == PeerKind::kConductor;
+    switch (type) {
+      case MessageType::kSubmit:
+        if (conductor) return TakeSubmit(peer, payload);
+        break;
+      case MessageType::kCredit:
+        if (conductor) return TakeCredit(peer, payload);
+        break;
+      case MessageType::kCancel:
+        if (conductor) return TakeCancel(peer, payload);
+        break;
+      case MessageType::kExport:
+        if (conductor) return TakeExport(peer, payload);
+        break;
+      case MessageType::kCancelExport: {
+        if (!conductor) break;
+        CancelExport message;
+        HM_TRY(Decode(payload, &message));
+        exporter_->Cancel(message.ticket);
+        return {};
+      }
+      case MessageType::kPull: {
+        Pull message;
+        HM_TRY(Decode(payload, &message));
+        exporter_->OnPull(message.ticket, peer->channel);
+        return {};
+      }
+      case MessageType::kPullDone: {
+        PullDone message;
+        HM_TRY(Decode(payload, &message));
+        exporter_->OnPullDone(message.ticket);
+        return {};
+      }
+      default:
+        break;
+    }
+    return Error(
+        ErrorCode::kCorrupt,
+        "a message of type " + std::to_string(static_cast<int>(type)) + " is not due here");
+  }
+
+  Status TakeHello(Peer* peer, MessageType type, const std::string& payload) {
+    if (type != MessageType::kHello) return Error(ErrorCode::kCorrupt, "no hello came first");
+    Hello hello;
+    HM_TRY(Decode(payload, &hello));
+    if (hello.version != kProtocolVersion) {
+      return Error(ErrorCode::kUnsupported, "it speaks version " + std::to_string(hello.version) +
+                                                " of the cluster protocol, this node " +
+                                                std::to_string(kProtocolVersion));
+    }
+    peer->kind = hello.kind;
+    if (hello.kind != PeerKind::kConductor) return {};
+    NodeDescription description = options_.description;
+    description.info.health = draining_ ? Health::kDraining : Health::kServing;
+    Send(peer->channel, MessageType::kDescribe, description);
+    Send(peer->channel, MessageType::kLoad, DescribeLoad());
+    SendAllBlocks(peer->channel);
+    return {};
+  }
+
+  std::shared_ptr<store::BlockSource> SourceOf(const std::optional<SourceSpec>& spec,
+                                               std::span<const int32_t> ids,
+                                               const std::string& salt) {
+    if (!spec.has_value() || spec->num_blocks <= 0) return nullptr;
+    const auto block = static_cast<size_t>(options_.description.block_size);
+    const size_t count = std::min(ids.size() / block, static_cast<size_t>(spec->num_blocks));
+    std::vector<kv::BlockKey> keys;
+    kv::BlockKey previous = engine_->SeedKey(salt);
+    for (size_t i = 0; i < count; ++i) {
+      previous = kv::NextKey(previous, ids.subspan(i * block, block));
+      keys.push_back(previous);
+    }
+    return puller_->Pull(*spec, keys);
+  }
+
+  Status TakeSubmit(Peer* peer, const std::string& payload) {
+    Submit message;
+    HM_TRY(Decode(payload, &message));
+    if (peer->calls.contains(message.call)) {
+      return Error(ErrorCode::kCorrupt, "the same call twice");
+    }
+    const GenerateRequest& request = message.request;
+    std::shared_ptr<store::BlockSource> source =
+        SourceOf(message.source, request.prompt_ids, request.cache_salt);
+    const CallId id = message.call;
+    Result<std::unique_ptr<Sequence>> sequence =
+        engine_->Submit(std::move(message.request), std::move(source));
+    if (!sequence.ok()) {
+      Send(peer->channel, MessageType::kEvents,
+           Events{
+               .call = id,
+               .events = {FinishEvent{.reason = FinishReason::kError, .error = sequence.error()}}});
+      return {};
+    }
+    Call& call = peer->calls[id];
+    call.credit = message.credit;
+    call.sequence = std::move(*sequence);
+    num_active_.fetch_add(1);
+    call.sequence->SetNotify([this, key = peer->channel.get(), id] {
+      channels_->timers().Post([this, key, id] {
+        const auto it = peers_.find(key);
+        if (it != peers_.end()) SendEvents(&it->second, id);
+      });
+    });
+    return {};
+  }
+
+  Status TakeCredit(Peer* peer, const std::string& payload) {
+    Credit message;
+    HM_TRY(Decode(payload, &message));
+    const auto it = peer->calls.find(message.call);
+    if (it == peer->calls.end()) return {};  // has ended meanwhile
+    it->second.credit += std::min(message.events, UINT32_MAX - it->second.credit);
+    SendEvents(peer, message.call);
+    return {};
+  }
+
+  Status TakeCancel(Peer* peer, const std::string& payload) {
+    Cancel message;
+    HM_TRY(Decode(payload, &message));
+    EndCall(peer, message.call);
+    return {};
+  }
+
+  void EndCall(Peer* peer, CallId id) {
+    if (peer->calls.erase(id) > 0) num_active_.fetch_sub(1);
+  }
+
+  // As many as the other end has room for; the engine's bounded stream holds the rest back.
+  void SendEvents(Peer* peer, CallId id) {
+    const auto it = peer->calls.find(id);
+    if (it == peer->calls.end()) return;
+    Events batch{.call = id};
+    bool finished = false;
+    while (it->second.credit > 0 && !finished) {
+      std::optional<Event> event = it->second.sequence->TryNext();
+      if (!event.has_value()) break;
+      --it->second.credit;
+      finished = std::holds_alternative<FinishEvent>(*event);
+      batch.events.push_back(std::move(*event));
+    }
+    if (!batch.events.empty()) Send(peer->channel, MessageType::kEvents, batch);
+    if (finished) EndCall(peer, id);
+  }
+
+  Status TakeExport(Peer* peer, const std::string& payload) {
+    Export message;
+    HM_TRY(Decode(payload, &message));
+    const auto block = static_cast<size_t>(options_.description.block_size);
+    if (message.num_blocks < 1 ||
+        static_cast<size_t>(message.num_blocks) > message.prompt_ids.size() / block) {
+      return Error(ErrorCode::kCorrupt, "an export of " + std::to_string(message.num_blocks) +
+                                            " blocks of " +
+                                            std::to_string(message.prompt_ids.size()) + " tokens");
+    }
+    std::shared_ptr<store::BlockSource> source =
+        SourceOf(message.source, message.prompt_ids, message.cache_salt);
+    exporter_->Start(message, std::move(source), peer->channel);
+    return {};
+  }
+
+  Load DescribeLoad() {
+    Load load = engine_->MeasureLoad();
+    load.health = draining_ ? Health::kDraining : Health::kServing;
+    for (const transfer::TransferStats::Path& path : transfers_->Stats().paths) {
+      load.sent_bytes += static_cast<int64_t>(path.sent_bytes);
+      load.received_bytes += static_cast<int64_t>(path.received_bytes);
+    }
+    load.exports = exporter_->num_exports();
+    return load;
+  }
+
+  void SendAllBlocks(const std::shared_ptr<net::Channel>& channel) {
+    NoteBlockChanges();
+    Blocks message{.whole = true};
+    for (const kv::BlockKey& key : blocks_) {
+      message.added.push_back(key);
+      if (message.added.size() < kKeysPerMessage) continue;
+      Send(channel, MessageType::kBlocks, std::exchange(message, {}));
+    }
+    Send(channel, MessageType::kBlocks, message);
+  }
+
+  Blocks NoteBlockChanges() {
+    Blocks changes;
+    engine_->TakeBlockChanges(&changes.added, &changes.removed);
+    for (const kv::BlockKey& key : changes.added) blocks_.insert(key);
+    for (const kv::BlockKey& key : changes.removed) blocks_.erase(key);
+    return changes;
+  }
+
+  void Tick() {
+    if (exporter_ == nullptr) return;
+    exporter_->Tick();
+    const Load load = DescribeLoad();
+    const Blocks changes = NoteBlockChanges();
+    for (const auto& [key, peer] : peers_) {
+      if (peer.kind != PeerKind::kConductor) continue;
+      Send(peer.channel, MessageType::kLoad, load);
+      if (changes.added.empty() && changes.removed.empty()) continue;
+      Send(peer.channel, MessageType::kBlocks, changes);
+    }
+  }
+
+  // Says where this node is, and keeps the channel: when it ends, the conductor may have restarted.
+  void TellConductor(const net::HostPort& where) {
+    const auto channel = channels_->Dial(
+        where.host, where.port, {.on_closed = [this, where](const Error& error) {
+          HM_LOG_DEBUG("cluster: conductor {}: {}", where.host, error.message());
+          channels_->timers().After(kJoinAgain, [this, where] { TellConductor(where); });
+        }});
+    Send(channel, MessageType::kHello, Hello{.kind = PeerKind::kNode});
+    Send(channel, MessageType::kJoin, Join{.address = address_});
+  }
+
+  NodeServerOptions options_;
+  EngineHandle* const engine_;
+  transfer::TransferEngine* const transfers_;
+  const Clock* const clock_;
+  std::atomic<bool> draining_{false};
+  std::atomic<int> num_active_{0};
+  std::string address_;
+  std::unique_ptr<transfer::Segment> segment_;  // after what is sent from it
+  std::map<net::Channel*, Peer> peers_;
+  std::unordered_set<kv::BlockKey> blocks_;  // that the prefix index serves, as far as noted
+  std::unique_ptr<net::ChannelService> channels_;
+  std::unique_ptr<KvPuller> puller_;
+  std::unique_ptr<KvExporter> exporter_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<NodeServer>> NodeServer::Start(NodeServerOptions options,
+                                                      EngineHandle* engine,
+                                                      transfer::TransferEngine* transfers,
+                                                      const Clock* clock) {
+  auto server = std::make_unique<NodeServerImpl>(std::move(options), engine, transfers, clock);
+  HM_TRY(server->Begin());
+  return std::unique_ptr<NodeServer>(std::move(server));
+}
+
+}  // namespace halfmoon::cluster

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cluster/remote_stream.h"
+
+#include <utility>
+
+namespace halfmoon::cluster {
+
+void RemoteStream::Push(Event event) {
+  {
+    std::lock_guard lock(mutex_);
+    if (credit_ > 0) --credit_;
+    events_.push_back(std::move(event));
+  }
+  std::lock_guard lock(notify_mutex_);
+  if (notify_) notify_();
+}
+
+std::optional<Event> RemoteStream::TryNext() {
+  std::lock_guard lock(mutex_);
+  if (events_.empty()) return std::nullopt;
+  std::optional<Event> event(std::move(events_.front()));
+  events_.pop_front();
+  return event;
+}
+
+void RemoteStream::SetNotify(std::function<void()> notify) {
+  std::lock_guard lock(notify_mutex_);
+  notify_ = std::move(notify);
+  if (!notify_) return;
+  std::lock_guard events_lock(mutex_);
+  if (!events_.empty()) notify_();
+}
+
+uint32_t RemoteStream::TakeCredit(bool even_little) {
+  std::lock_guard lock(mutex_);
+  const auto used = static_cast<uint32_t>(events_.size()) + credit_;
+  const uint32_t room = used < capacity_ ? capacity_ - used : 0;
+  if (room == 0 || (!even_little && room < capacity_ / 4)) return 0;
+  credit_ += room;
+  return room;
+}
+
+void RemoteStream::ResetCredit() {
+  std::lock_guard lock(mutex_);
+  credit_ = 0;
+}
+
+RemoteSequence::~RemoteSequence() {
+  stream_->SetNotify(nullptr);
+  if (!finished_) callbacks_.on_dropped();
+}
+
+std::optional<Event> RemoteSequence::TryNext() {
+  // Each time is a message to the node.
+  constexpr uint64_t kTakenTogether = 16;
+  std::optional<Event> event = stream_->TryNext();
+  if (!event.has_value()) return event;
+  finished_ = finished_ || std::holds_alternative<FinishEvent>(*event);
+  if (!finished_ && ++taken_ % kTakenTogether == 0) callbacks_.on_taken();
+  return event;
+}
+
+}  // namespace halfmoon::cluster
