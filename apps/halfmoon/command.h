@@ -17,6 +17,7 @@ using Action = std::function<int()>;
 void AddRunCommand(CLI::App* app, Action* action);
 void AddChatCommand(CLI::App* app, Action* action);
 void AddServeCommand(CLI::App* app, Action* action);
+void AddConductorCommand(CLI::App* app, Action* action);
 void AddPullCommand(CLI::App* app, Action* action);
 void AddListCommand(CLI::App* app, Action* action);
 void AddShowCommand(CLI::App* app, Action* action);

@@ -51,6 +51,7 @@ int Main(int argc, char** argv) {
   AddRunCommand(&app, &action);
   AddChatCommand(&app, &action);
   AddServeCommand(&app, &action);
+  AddConductorCommand(&app, &action);
   AddPullCommand(&app, &action);
   AddListCommand(&app, &action);
   AddShowCommand(&app, &action);

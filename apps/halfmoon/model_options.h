@@ -32,6 +32,7 @@ struct ModelOptions {
   double kv_gib = 0.0;               ///< 0: chosen from free memory
   uint64_t expert_memory_bytes = 0;  ///< 0: all experts in memory
   bool prefix_cache = true;
+  bool cluster_node = false;  ///< others may read its KV pages
   WeightCacheFlags weight_cache;
   SpeculationFlags speculation;  ///< commands that generate have flags for it
 };

@@ -247,6 +247,17 @@ Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool t
   return runtime;
 }
 
+Result<std::unique_ptr<Runtime>> LoadVocabulary(const std::string& model) {
+  auto runtime = std::make_unique<Runtime>();
+  HM_ASSIGN(const ModelSource source, FindModelSource(model));
+  HM_ASSIGN(std::unique_ptr<checkpoint::Checkpoint> opened, checkpoint::Open(source.path));
+  runtime->checkpoint = std::move(opened);
+  runtime->name = source.name;
+  runtime->license = LicenseOf(*runtime->checkpoint, source);
+  HM_TRY(LoadText(/*tokenizer_required=*/true, runtime.get()));
+  return runtime;
+}
+
 Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime) {
   const model::Model& model = *runtime->model;
   const size_t one = PageBytesFor(model, model.max_context() + 1);
@@ -274,6 +285,8 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
                  .max_queued = max_queued,
                  .step_tokens = options.batch_tokens,
                  .prefix_cache = options.prefix_cache,
+                 .shared_pages = options.cluster_node,
+                 .track_blocks = options.cluster_node,
                  .decode_share = options.decode_share,
                  .max_stall_us = static_cast<TimeUs>(options.max_stall_ms * 1e3),
                  .speculation = {.source = runtime->draft_source,

@@ -48,6 +48,9 @@ struct Runtime {
 Result<std::unique_ptr<Runtime>> LoadRuntime(const ModelOptions& options, bool tokenizer_required,
                                              const LoadProgress& progress);
 
+/// Opens a model for its vocabulary and chat template only: no weights, no engine.
+Result<std::unique_ptr<Runtime>> LoadVocabulary(const std::string& model);
+
 /// Starts the engine within the KV budget; `max_queued` requests may wait.
 Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime);
 

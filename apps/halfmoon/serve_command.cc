@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon serve`: the HTTP server. Listens at once, loads, answers, drains on SIGTERM.
-#include <pthread.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <future>
 #include <thread>
 
+#include "apps/halfmoon/cluster_node.h"
 #include "apps/halfmoon/command.h"
+#include "apps/halfmoon/http_front.h"
 #include "apps/halfmoon/runtime.h"
-#include "base/log.h"
 #include "hub/hub.h"
 #include "serve/server.h"
 
@@ -20,72 +18,10 @@ namespace {
 
 struct ServeOptions {
   ModelOptions model;
-  std::string host = "127.0.0.1";
-  uint16_t port = 8080;
-  std::vector<std::string> api_keys;
-  std::string api_key_file;
-  std::vector<std::string> names;
-  std::vector<std::string> cors;
+  HttpFlags http;
+  NodeFlags node;
   int max_queue = 256;
-  double grace_s = 30.0;
-  size_t max_body_mib = 32;
-  int max_output_tokens = 0;
-  std::string tls_certificate;
-  std::string tls_key;
 };
-
-/// One key a line; empty lines and lines that begin with # are passed over.
-Status ReadKeys(const std::string& path, std::vector<std::string>* keys) {
-  std::ifstream file(path);
-  if (!file) {
-    return Error(ErrorCode::kNotFound, "--api-key-file: cannot read " + path);
-  }
-  for (std::string line; std::getline(file, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty() && line.front() != '#') keys->push_back(line);
-  }
-  return {};
-}
-
-/// The signals that end the server. Blocked before the first thread starts, so that every thread
-/// leaves them to WaitForSignal.
-sigset_t EndingSignals() {
-  sigset_t signals;
-  ::sigemptyset(&signals);
-  ::sigaddset(&signals, SIGTERM);
-  ::sigaddset(&signals, SIGINT);
-  return signals;
-}
-
-/// True when an ending signal came within `timeout_ms`.
-bool SignalWithin(int timeout_ms) {
-  const sigset_t signals = EndingSignals();
-  const timespec timeout{.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1'000'000L};
-  return ::sigtimedwait(&signals, nullptr, &timeout) > 0;
-}
-
-void WaitForSignal() {
-  const sigset_t signals = EndingSignals();
-  int signal = 0;
-  // Fails only for an invalid set.
-  ::sigwait(&signals, &signal);
-}
-
-Result<std::unique_ptr<serve::Server>> StartServer(const ServeOptions& options) {
-  serve::ServerOptions server;
-  server.http.host = options.host;
-  server.http.port = options.port;
-  server.http.max_body_bytes = options.max_body_mib << 20;
-  server.http.tls_certificate_file = options.tls_certificate;
-  server.http.tls_key_file = options.tls_key;
-  server.api_keys = options.api_keys;
-  if (!options.api_key_file.empty()) HM_TRY(ReadKeys(options.api_key_file, &server.api_keys));
-  server.served_model_names = options.names;
-  server.cors_origins = options.cors;
-  server.max_output_tokens = options.max_output_tokens;
-  server.version = HALFMOON_VERSION;
-  return serve::Server::Start(std::move(server));
-}
 
 Result<std::unique_ptr<Runtime>> LoadAndStart(const ServeOptions& options, serve::Server* server) {
   const LoadProgress terminal = TerminalProgress();
@@ -99,24 +35,19 @@ Result<std::unique_ptr<Runtime>> LoadAndStart(const ServeOptions& options, serve
   return runtime;
 }
 
-void PrintHowTo(const std::string& url, const std::string& name, bool needs_key) {
-  const char* key = needs_key ? "$API_KEY" : "none";
-  std::fprintf(stderr,
-               "\nReady. Lines to paste:\n\n"
-               "  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d \\\n"
-               "    '{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
-               "\"Hello!\"}]}'\n\n"
-               "  from openai import OpenAI\n"
-               "  client = OpenAI(base_url=\"%s/v1\", api_key=\"%s\")\n\n"
-               "  Coding agents: OPENAI_BASE_URL=%s/v1 OPENAI_API_KEY=%s\n\n",
-               url.c_str(), needs_key ? " -H \"Authorization: Bearer $API_KEY\"" : "", name.c_str(),
-               url.c_str(), key, url.c_str(), key);
+void PrintNode(const NodeFlags& flags, const ClusterNode& node) {
+  std::fprintf(stderr, "cluster  %s node (--role) at %s, KV over %s\n", flags.role.c_str(),
+               node.server().address().c_str(), node.DescribeTransfers().c_str());
 }
 
 int RunServe(const ServeOptions& options) {
-  const sigset_t signals = EndingSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  Result<std::unique_ptr<serve::Server>> started = StartServer(options);
+  BlockEndingSignals();
+  // What can be said of the flags is said before the load.
+  if (options.node.is_node()) {
+    const Result<net::ChannelOptions> channel = ChannelOptionsOf(options.node.cluster);
+    if (!channel.ok()) return Fail(channel.error());
+  }
+  Result<std::unique_ptr<serve::Server>> started = StartHttp(options.http);
   if (!started.ok()) return Fail(started.error());
   serve::Server& server = **started;
   std::fprintf(stderr, "Listening on %s\n", server.url().c_str());
@@ -148,18 +79,25 @@ int RunServe(const ServeOptions& options) {
   server.SetReady(runtime.engine.get(), runtime.tokenizer.get(), std::move(runtime.chat_template),
                   std::move(info));
   PrintPlan(options.model, runtime);
-  PrintHowTo(server.url(), options.names.empty() ? runtime.name : options.names.front(),
-             !options.api_keys.empty() || !options.api_key_file.empty());
+  std::unique_ptr<ClusterNode> node;
+  if (options.node.is_node()) {
+    Result<std::unique_ptr<ClusterNode>> joined =
+        ClusterNode::Start(options.node, options.model, &runtime, server.url());
+    if (!joined.ok()) {
+      server.Shutdown(std::chrono::milliseconds(0));
+      return Fail(joined.error());
+    }
+    node = std::move(*joined);
+    PrintNode(options.node, *node);
+  }
+  PrintHowTo(server.url(), options.http.names.empty() ? runtime.name : options.http.names.front(),
+             options.http.needs_key());
 
   WaitForSignal();
-  std::fprintf(stderr, "halfmoon: draining for up to %.0f s; a second signal ends at once\n",
-               options.grace_s);
-  std::future<void> shutdown = std::async(std::launch::async, [&] {
-    server.Shutdown(std::chrono::milliseconds(static_cast<int64_t>(options.grace_s * 1000)));
+  DrainHttp(&server, options.http, [&](std::chrono::milliseconds grace) {
+    if (node != nullptr) node->Drain(grace);
   });
-  while (shutdown.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-    if (SignalWithin(20)) ::_exit(kExitInterrupted);
-  }
+  node.reset();
   runtime.engine->Shutdown();
   return kExitOk;
 }
@@ -171,38 +109,21 @@ void AddServeCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand("serve", "Serve the OpenAI API over HTTP");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
-  auto add = [command](const char* flags, auto& value, const char* help) {
-    return command->add_option(flags, value, help)->group("Server");
-  };
-  add("--host", options->host, "Address to listen on; 0.0.0.0 for every interface")
-      ->capture_default_str();
-  add("--port", options->port, "Port; 0 lets the system choose")->capture_default_str();
-  add("--api-key", options->api_keys, "Key that clients have to send; may be given several times");
-  add("--api-key-file", options->api_key_file, "File with one key a line");
-  add("-a,--alias,--served-model-name", options->names,
-      "Name that clients use (default: the file's); may be given several times");
-  add("--cors-origin", options->cors, "Origin of web pages that may call, or *; off by default");
-  add("--max-queue", options->max_queue,
-      "Requests that may wait; beyond, clients get 429 with Retry-After")
+  AddHttpOptions(command, &options->http);
+  command
+      ->add_option("--max-queue", options->max_queue,
+                   "Requests that may wait; beyond, clients get 429 with Retry-After")
+      ->group("Server")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  add("--max-body-mib", options->max_body_mib, "Largest request body")
-      ->check(CLI::Range(size_t{1}, size_t{4096}))
-      ->capture_default_str();
-  add("--max-output-tokens", options->max_output_tokens,
-      "Bound of every request's max_tokens; 0: the context only")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  add("--grace-seconds", options->grace_s,
-      "How long running requests may go on after SIGTERM before they are ended with an error")
-      ->check(CLI::Range(0.0, 86400.0))
-      ->capture_default_str();
-  add("--ssl-certfile", options->tls_certificate, "PEM certificate chain: serve HTTPS");
-  add("--ssl-keyfile", options->tls_key, "PEM key of --ssl-certfile");
+  AddNodeOptions(command, &options->node);
   command->footer(
       "Example:\n  halfmoon serve -m model.gguf --port 8080\n"
       "  curl http://127.0.0.1:8080/v1/models\nThe whole API: docs/http_api.md");
-  command->callback([options, action] { *action = [options] { return RunServe(*options); }; });
+  command->callback([options, action] {
+    options->model.cluster_node = options->node.is_node();
+    *action = [options] { return RunServe(*options); };
+  });
 }
 
 }  // namespace halfmoon::app

@@ -86,6 +86,15 @@ class Server::Impl {
     auto exchange = std::make_shared<Exchange>(std::move(responder), &metrics_, &in_flight_,
                                                std::string(match.label), std::move(headers));
     if (cors_.IsPreflight(request)) return exchange->Send(cors_.PreflightResponse(request));
+    if (request.method == "GET" && match.allow.empty()) {
+      const auto page = std::ranges::find(options_.pages, request.path, &Page::path);
+      if (page != options_.pages.end()) {
+        net::Response response;
+        response.headers.Set("Content-Type", page->content_type);
+        response.body = page->body();
+        return exchange->Send(std::move(response));
+      }
+    }
     if (!match.open && !keys_.Allow(request.headers)) return exchange->Send(Unauthorized());
     if (match.endpoint == Endpoint::kNone) return exchange->Send(NoRouteResponse(request, match));
     if (const auto handler = WorkerHandler(match.endpoint)) {

@@ -4,12 +4,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "net/http_server.h"
 
 namespace halfmoon::serve {
+
+/// A page that the program adds to those of the API. Open like /metrics: it must say nothing
+/// secret.
+struct Page {
+  std::string path;
+  std::string content_type;
+  std::function<std::string()> body;  ///< on an IO thread: must be quick
+};
 
 struct ServerOptions {
   /// Where to listen, and the bounds on bytes and connections. error_body is set by the server.
@@ -22,6 +31,7 @@ struct ServerOptions {
   size_t max_waiting_jobs = 256;          ///< requests waiting for a worker; above: 429
   int32_t max_output_tokens = 0;  ///< bound of every request's max_tokens; 0: the context only
   std::string version;            ///< of the program, for /version
+  std::vector<Page> pages;
 };
 
 }  // namespace halfmoon::serve
