@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cluster/remote_stream.h"
+
+#include <gtest/gtest.h>
+
+namespace halfmoon::cluster {
+namespace {
+
+TEST(RemoteStream, Credit_NeverExceedsTheRoomThatIsLeft) {
+  RemoteStream stream(8);
+  EXPECT_EQ(stream.TakeCredit(true), 8u);
+  EXPECT_EQ(stream.TakeCredit(true), 0u);
+  for (int i = 0; i < 5; ++i) stream.Push(TokenEvent{.id = i});
+  EXPECT_EQ(stream.TakeCredit(true), 0u) << "nothing was taken yet";
+  EXPECT_TRUE(stream.TryNext().has_value());
+  EXPECT_EQ(stream.TakeCredit(false), 0u) << "a message for one event";
+  EXPECT_EQ(stream.TakeCredit(true), 1u);
+  // Another node goes on: what the one before had left is void.
+  stream.ResetCredit();
+  EXPECT_EQ(stream.TakeCredit(true), 4u);
+}
+
+TEST(RemoteStream, Notify_RunsForWhatIsThereAndWhatComes) {
+  RemoteStream stream(8);
+  stream.Push(TokenEvent{});
+  int notified = 0;
+  stream.SetNotify([&] { ++notified; });
+  EXPECT_EQ(notified, 1);
+  stream.Push(TokenEvent{});
+  EXPECT_EQ(notified, 2);
+  stream.SetNotify(nullptr);
+  stream.Push(TokenEvent{});
+  EXPECT_EQ(notified, 2);
+}
+
+TEST(RemoteSequence, Dropped_TellsOnlyBeforeTheEnd) {
+  const auto stream = std::make_shared<RemoteStream>(64);
+  int taken = 0;
+  int dropped = 0;
+  const RemoteSequence::Callbacks callbacks{.on_taken = [&] { ++taken; },
+                                            .on_dropped = [&] { ++dropped; }};
+  {
+    RemoteSequence sequence(stream, callbacks);
+  }
+  EXPECT_EQ(dropped, 1);
+  for (int i = 0; i < 40; ++i) stream->Push(TokenEvent{.id = i});
+  stream->Push(FinishEvent{});
+  {
+    RemoteSequence sequence(stream, callbacks);
+    for (int i = 0; i < 40; ++i) {
+      EXPECT_EQ(std::get<TokenEvent>(*sequence.TryNext()).id, i);
+    }
+    EXPECT_TRUE(std::holds_alternative<FinishEvent>(*sequence.TryNext()));
+    EXPECT_FALSE(sequence.TryNext().has_value());
+  }
+  EXPECT_EQ(taken, 2);
+  EXPECT_EQ(dropped, 1);
+}
+
+}  // namespace
+}  // namespace halfmoon::cluster
