@@ -41,10 +41,11 @@ def program_environment() -> dict[str, str]:
 class Server:
     """One server process. Everything it prints is kept and shown when a test fails (`output`)."""
 
-    def __init__(self, model: pathlib.Path, *flags: str, wait_ready: bool = True, timeout_s: float = 60.0):
-        command = [str(binary()), "serve", "-m", str(model), "--host", "127.0.0.1", "--port", "0", *flags]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, errors="replace", env=program_environment())
+    def __init__(self, model: pathlib.Path, *flags: str, command: str = "serve", wait_ready: bool = True,
+                 timeout_s: float = 60.0, environment: dict[str, str] | None = None, prefix: tuple[str, ...] = ()):
+        line = [*prefix, str(binary()), command, "-m", str(model), "--host", "127.0.0.1", "--port", "0", *flags]
+        self.process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        text=True, errors="replace", env=program_environment() | (environment or {}))
         self._lines: list[str] = []
         self._url: str | None = None
         self._url_seen = threading.Event()
