@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "kv/block_key.h"
+#include "store/store_stats.h"
 
 namespace halfmoon::store {
 
@@ -68,6 +69,8 @@ class BlockStore : public BlockSource {
   virtual bool Wants(const kv::BlockKey& key) = 0;
   /// Starts to keep a block; ends with one event. The first offer of a key wins.
   virtual void Offer(const BlockOffer& block) = 0;
+  /// Of any thread.
+  virtual StoreStats Stats() const { return {}; }
 };
 
 }  // namespace halfmoon::store

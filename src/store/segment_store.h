@@ -17,6 +17,7 @@
 #include "kv/block_catalog.h"
 #include "store/segment_folder.h"
 #include "store/segment_format.h"
+#include "store/store_stats.h"
 #include "tensor/tensor.h"
 
 namespace halfmoon::store {
@@ -24,14 +25,6 @@ namespace halfmoon::store {
 struct SegmentStoreOptions {
   PageScope scope;
   uint64_t budget_bytes = 0;  ///< of all segments in the folder, those of other models included
-};
-
-/// What Open found, for people.
-struct SegmentsFound {
-  uint64_t blocks = 0;
-  uint64_t bytes = 0;          ///< of these blocks
-  uint64_t other_bytes = 0;    ///< segments of other models, kept as long as there is room
-  uint64_t removed_files = 0;  ///< damaged, unfinished, or beyond the budget
 };
 
 /// A read or a write has ended.

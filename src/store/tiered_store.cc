@@ -84,7 +84,7 @@ int32_t TieredStore::Probe(std::span<const kv::BlockKey> keys) {
 
 double TieredStore::FetchUs(std::span<const kv::BlockKey> keys) {
   std::lock_guard lock(mutex_);
-  const auto per_byte = [](const TieredStoreStats::OfTier& tier) {
+  const auto per_byte = [](const TierStats& tier) {
     return tier.read_bytes == 0
                ? 0.0
                : static_cast<double>(tier.read_us) / static_cast<double>(tier.read_bytes);
@@ -187,17 +187,17 @@ bool TieredStore::Flush(TimeUs timeout_us) {
   return quiet_.wait_for(lock, std::chrono::microseconds(timeout_us), [this] { return !busy_; });
 }
 
-TieredStoreStats TieredStore::Stats() const {
+StoreStats TieredStore::Stats() const {
   std::lock_guard lock(mutex_);
-  TieredStoreStats stats = stats_;
+  StoreStats stats = stats_;
   for (const kv::Tier tier : kv::kTiers) {
-    TieredStoreStats::OfTier& of = tier == kv::Tier::kDram ? stats.dram : stats.disk;
+    TierStats& of = tier == kv::Tier::kDram ? stats.dram : stats.disk;
     of.blocks = static_cast<uint64_t>(catalog_.num_ready(tier));
     of.used_bytes = of.blocks * scope_.page_bytes;
     of.evictions = catalog_.stats(tier).evictions;
     stats.stale_puts += catalog_.stats(tier).stale_puts;
   }
-  stats.pending_writes = offered_.size();
+  stats.pending_puts = offered_.size();
   return stats;
 }
 

@@ -23,6 +23,7 @@
 #include "store/block_store.h"
 #include "store/segment_folder.h"
 #include "store/segment_store.h"
+#include "store/store_stats.h"
 #include "tensor/tensor.h"
 
 namespace halfmoon::store {
@@ -33,31 +34,6 @@ struct TieredStoreOptions {
   std::unique_ptr<SegmentFolder> folder;  ///< null: no disk
   uint64_t disk_bytes = 0;                ///< budget of the folder's segments
   kv::CatalogOptions catalog;
-};
-
-/// Counters since the start, gauges now.
-struct TieredStoreStats {
-  struct OfTier {
-    uint64_t budget_bytes = 0;
-    uint64_t used_bytes = 0;  ///< of blocks that can be fetched
-    uint64_t blocks = 0;
-    uint64_t hits = 0;  ///< fetches that it served
-    uint64_t evictions = 0;
-    uint64_t read_bytes = 0;
-    uint64_t write_bytes = 0;
-    uint64_t read_us = 0;      ///< time in which reads were going on
-    uint64_t write_us = 0;     ///< likewise
-    uint64_t read_errors = 0;  ///< the system refused
-    uint64_t write_errors = 0;
-    uint64_t corrupt_blocks = 0;  ///< checksum wrong: dropped, and computed instead
-  };
-  OfTier dram;
-  OfTier disk;
-  uint64_t misses = 0;        ///< fetches of blocks that had gone
-  uint64_t dropped_puts = 0;  ///< blocks that did not get into the lowest tier: no room, no time
-  uint64_t stale_puts = 0;    ///< writes that did not end in time
-  SegmentsFound found;        ///< on disk at the start
-  uint64_t pending_writes = 0;
 };
 
 /// Offers are copied into the pool and written through to the disk behind that; fetches come from
@@ -87,7 +63,7 @@ class TieredStore final : public BlockStore {
   void SetPin(const kv::BlockKey& key, kv::Pin pin);
   /// Waits until all that was offered is written, at most this long. False where time ran out.
   bool Flush(TimeUs timeout_us);
-  TieredStoreStats Stats() const;
+  StoreStats Stats() const override;
   /// For people: "io_uring, direct I/O"; empty without a disk.
   const std::string& disk_method() const { return disk_method_; }
 
@@ -153,7 +129,7 @@ class TieredStore final : public BlockStore {
   std::unordered_set<kv::BlockKey> offered_;  // GUARDED_BY(mutex_): on their way to a tier
   std::vector<BlockEvent> events_;            // GUARDED_BY(mutex_)
   std::function<void()> wake_;                // GUARDED_BY(mutex_) until it is set
-  TieredStoreStats stats_;                    // GUARDED_BY(mutex_)
+  StoreStats stats_;                          // GUARDED_BY(mutex_)
   bool busy_ = false;                         // GUARDED_BY(mutex_): something is not written yet
   bool stop_ = false;                         // GUARDED_BY(mutex_)
   std::thread mover_;

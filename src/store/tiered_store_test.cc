@@ -128,7 +128,7 @@ TEST(TieredStore, PoolOnly_KeepsWhatFits) {
   for (uint64_t n = 2; n < 10; ++n) EXPECT_TRUE(store.Offer(n).ok());
   EXPECT_EQ(store.Fetch(1).error().code(), ErrorCode::kNotFound);
   EXPECT_TRUE(store.Fetch(9).ok());
-  const TieredStoreStats stats = store->Stats();
+  const StoreStats stats = store->Stats();
   EXPECT_EQ(stats.dram.hits, 2u);
   EXPECT_EQ(stats.misses, 2u);
   EXPECT_LE(stats.dram.blocks, 4u);
@@ -361,7 +361,7 @@ TEST(TieredStore, RandomUse_NeverGivesWrongBytes) {
       }
       EXPECT_TRUE(store.quiet());
       ASSERT_TRUE(store->Flush(kLong));
-      EXPECT_EQ(store->Stats().pending_writes, 0u);
+      EXPECT_EQ(store->Stats().pending_puts, 0u);
     }
     EXPECT_GT(right, 50u);
   }
