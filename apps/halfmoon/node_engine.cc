@@ -78,7 +78,7 @@ class NodeEngine final : public cluster::EngineHandle {
       }
       for (int32_t id : std::span(request.prompt_ids).last(resumed)) made.on_token(id);
     }
-    (void)source;  // MERGE
+    made.source = std::move(source);
     HM_ASSIGN(std::unique_ptr<engine::RequestHandle> handle, engine_->Submit(std::move(made)));
     return std::unique_ptr<cluster::Sequence>(
         std::make_unique<NodeSequence>(std::move(handle), std::move(grammar)));
@@ -91,7 +91,7 @@ class NodeEngine final : public cluster::EngineHandle {
     made.prompt_ids = request.prompt_ids;
     made.cache_salt = request.cache_salt;
     made.max_tokens = 0;
-    (void)source;  // MERGE
+    made.source = std::move(source);
     made.kv_export = std::make_shared<engine::KvExport>(engine::KvExport::Options{
         .num_blocks = request.num_blocks,
         .cached_only = request.cached_only,

@@ -96,7 +96,15 @@ struct KvPuller::Shared : std::enable_shared_from_this<Shared> {
     links.erase(it);
     for (const auto& [ticket, pull] : link.pulls) {
       pull->Fail(Error(ErrorCode::kUnavailable, error.message()));
+      Report(*pull);
     }
+  }
+
+  static void Report(PullState& pull) {
+    const std::optional<Error> error = pull.error();
+    if (!error.has_value() || error->code() == ErrorCode::kCancelled) return;
+    HM_LOG_WARN("cluster: KV of {} did not come and is computed here: {}", pull.spec().address,
+                error->message());
   }
 
   template <typename Message, typename Take>
@@ -135,6 +143,7 @@ struct KvPuller::Shared : std::enable_shared_from_this<Shared> {
     if (!pull->done()) return;
     const auto link = links.find(address);
     if (link == links.end() || link->second.pulls.erase(pull->spec().ticket) == 0) return;
+    Report(*pull);
     Send(link->second, MessageType::kPullDone, Encode(PullDone{.ticket = pull->spec().ticket}));
   }
 

@@ -154,6 +154,11 @@ bool PullState::done() {
   return num_reading_ == 0 && (error_.has_value() || num_arrived_ == blocks_.size());
 }
 
+std::optional<Error> PullState::error() {
+  std::lock_guard lock(mutex_);
+  return error_;
+}
+
 // Takes what is ready and has a page, and reads it. Pieces of one block may be in flight together:
 // they are different bytes.
 void PullState::StartReads() {

@@ -48,6 +48,8 @@ class PullState : public std::enable_shared_from_this<PullState> {
   void FailIfStalled(TimeUs now_us);
   /// Every block that was promised is here, or the pull has failed: the other node's pages may go.
   bool done();
+  /// Why blocks did not come; none so far.
+  std::optional<Error> error();
 
  private:
   struct Piece {

@@ -83,6 +83,7 @@ class EngineImpl final : public Engine, public LocalPages {
       stats = mailbox_.stats;
     }
     stats.queued = mailbox_.queued.load();
+    if (options_.store != nullptr) stats.store = options_.store->Stats();
     return stats;
   }
 
@@ -231,6 +232,7 @@ Result<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<StepModel> model, 
   config.table.track_blocks = options.track_blocks;
   config.share = {.decode_share = options.decode_share,
                   .max_stall_us = static_cast<double>(options.max_stall_us)};
+  config.store = options.store;
   sched::Limits& limits = config.table.limits;
   limits.block_size = layout.block_size;
   limits.step_tokens = std::min<int32_t>(options.step_tokens, model->max_step_tokens());

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "model/expert_stats.h"
 #include "sched/scheduler.h"
+#include "store/block_store.h"
 #include "text/grammar.h"
 
 namespace halfmoon::model {
@@ -77,6 +78,9 @@ struct Request {
   std::optional<GrammarSource> grammar;  ///< set along with the two, where they are a grammar's
   /// Reports KV of the prompt as it comes to be (kv_export.h). Requires max_tokens 0.
   std::shared_ptr<KvExport> kv_export;
+  /// Where blocks of the prompt come from that are in no page here, in place of the engine's store
+  /// where it has any. One request's own. Optional.
+  std::shared_ptr<store::BlockSource> source;
 };
 
 struct Logprob {
@@ -92,7 +96,7 @@ struct TokenEvent {
 
 /// The prompt is computed. Comes once, before the first token.
 struct PromptEvent {
-  int32_t cached_tokens = 0;                ///< prompt tokens whose KV came from the cache
+  int32_t cached_tokens = 0;                ///< prompt tokens whose KV came from pages or a store
   std::vector<TokenEvent> prompt_logprobs;  ///< with prompt_logprobs: one per prompt token; the
                                             ///< first has no logprob (NaN)
 };
@@ -169,6 +173,8 @@ struct EngineOptions {
   /// Most time that the prompt tokens of one step add to it, as long as others wait for theirs.
   TimeUs max_stall_us = 200'000;
   SpeculationOptions speculation;
+  /// Keeps blocks beyond what pages hold, and gives them back; outlives the engine. Optional.
+  store::BlockStore* store = nullptr;
 };
 
 /// A snapshot for /metrics and logs. Counters since start, gauges now.
@@ -197,6 +203,12 @@ struct EngineStats {
   uint64_t accepted_draft_tokens = 0;  ///< of these, what came true
   uint64_t finished[4] = {};           ///< by FinishReason
   model::ExpertStats experts;
+  int loading = 0;                ///< requests whose blocks are on their way from a store
+  uint64_t loaded_blocks = 0;     ///< that came
+  uint64_t failed_blocks = 0;     ///< that were hoped for and computed instead
+  uint64_t load_wait_us = 0;      ///< from the start of each load to its end
+  uint64_t unoffered_blocks = 0;  ///< computed, and gone before the store could have them
+  std::optional<store::StoreStats> store;
 };
 
 /// Thread-safe.

@@ -43,6 +43,16 @@ int32_t ChunkTokens(const sched::PromptLimit& limit, int32_t step_tokens) {
   return std::clamp(tokens, 1, step_tokens);
 }
 
+// Pages that are held until the store has copied them cannot be evicted: a small part of all.
+int32_t MaxOffers(int32_t num_pages) { return std::clamp(num_pages / 8, 1, 64); }
+
+sched::TableOptions WithBlocks(const StepLoop::Config& config, sched::BlockLoads* loads) {
+  sched::TableOptions options = config.table;
+  options.loads = loads;
+  options.note_sealed = config.store != nullptr;
+  return options;
+}
+
 }  // namespace
 
 StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
@@ -56,8 +66,13 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
       step_tokens_(config.table.limits.step_tokens),
       num_layers_(model->kv_layout().num_layers),
       fingerprint_(model->fingerprint()),
+      page_bytes_(model->kv_layout().page_bytes()),
       memory_(std::move(memory)),
-      table_(config.table),
+      traffic_({.block_size = block_size_,
+                .page_bytes = page_bytes_,
+                .max_offers = MaxOffers(config.table.num_pages)},
+               config.store, &costs_, clock, mailbox->wake),
+      table_(WithBlocks(config, &traffic_)),
       sampler_(model->vocab_size()),
       time_share_(config.share),
       speculator_(std::move(speculator)) {
@@ -84,15 +99,17 @@ void StepLoop::Run() {
     TakeSubmissions();
     DropCancelled();
     DropReleasedExports();
+    MoveBlocks();
     UpdatePauses();
     const bool worked = RunStep();
     TellBlockChanges();
     PublishStats();
-    // Nothing to do before a request, a cancel, a drained stream or the stop, each of which raises
-    // the signal; one that came meanwhile makes Wait return at once.
+    // Nothing to do before a request, a cancel, a drained stream, a block that has moved or the
+    // stop, each of which raises the signal; one that came meanwhile makes Wait return at once.
     if (!worked) mailbox_->wake->Wait();
   }
   FinishAll();
+  AwaitBlocks();
 }
 
 void StepLoop::TakeSubmissions() {
@@ -119,6 +136,7 @@ void StepLoop::TakeSubmissions() {
       active.prompt_logprobs.push_back(
           {.id = sequence.ids[0], .logprob = std::numeric_limits<float>::quiet_NaN()});
     }
+    if (request.source != nullptr) traffic_.AddSource(id, std::move(request.source));
     table_.Add(id, std::move(sequence));
   }
 }
@@ -139,6 +157,7 @@ bool StepLoop::RunStep() {
   sched::Plan plan = table_.BeginStep();
   stats_.preemptions += plan.preempt.size();
   NoteAdmitted(plan.admit);
+  BeginLoads(plan.loads);
   const bool has_shares = !plan.shares.empty();
   ServeExports(&plan.shares);
   if (plan.shares.empty()) return has_shares || !plan.preempt.empty() || !plan.admit.empty();
@@ -421,6 +440,7 @@ std::optional<FinishReason> StepLoop::TakeToken(sched::SeqId id, Active* active,
 void StepLoop::Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error) {
   const auto it = active_.find(id);
   table_.Remove(id);
+  traffic_.Forget(id);
   if (speculator_ != nullptr) speculator_->Forget(id);
   if (!it->second.admitted) mailbox_->queued.fetch_sub(1);
   const std::shared_ptr<EventStream> stream = std::move(it->second.stream);
@@ -473,6 +493,11 @@ void StepLoop::PublishStats() {
       stats_.waiting_prompt_tokens += known - sequence.computed_tokens;
     }
   }
+  stats_.loading = traffic_.num_loading();
+  stats_.loaded_blocks = traffic_.counters().loaded_blocks;
+  stats_.failed_blocks = traffic_.counters().failed_blocks;
+  stats_.load_wait_us = traffic_.counters().load_wait_us;
+  stats_.unoffered_blocks = traffic_.counters().unoffered_blocks;
   std::lock_guard lock(mailbox_->stats_mutex);
   mailbox_->stats = stats_;
 }

@@ -13,6 +13,7 @@
 
 #include "base/bounded_queue.h"
 #include "base/clock.h"
+#include "engine/block_traffic.h"
 #include "engine/engine.h"
 #include "engine/event_stream.h"
 #include "engine/sampler.h"
@@ -52,6 +53,7 @@ class StepLoop {
     sched::TableOptions table;
     int32_t max_request_tokens = 0;
     sched::ShareOptions share;
+    store::BlockStore* store = nullptr;
   };
   /// Borrows all but the memory and the speculator, which may be null: no guesses.
   StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
@@ -137,6 +139,10 @@ class StepLoop {
   void ReportLayer(int layer);
   void ReportComputed(std::span<const sched::Share> shares);
   void ServeExports(std::vector<sched::Share>* shares);
+  // step_loop_store.cc
+  void MoveBlocks();
+  void BeginLoads(const std::vector<sched::Load>& loads);
+  void AwaitBlocks();
   void Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error = std::nullopt);
   void TellBlockChanges();
   void FinishAll();
@@ -150,14 +156,16 @@ class StepLoop {
   const int32_t step_tokens_;
   const int num_layers_;
   const std::string fingerprint_;
+  const size_t page_bytes_;
   store::PageMemory memory_;
+  StepCosts costs_;
+  BlockTraffic traffic_;
   sched::SequenceTable table_;
   Sampler sampler_;
   std::map<sched::SeqId, Active> active_;
   std::map<sched::SeqId, Exported> exports_;
   const std::vector<sched::Share>* computing_ = nullptr;  // shares of the step being computed
   uint64_t next_id_ = 1;
-  StepCosts costs_;
   sched::TimeShare time_share_;
   bool told_sharing_ = false;
   EngineStats stats_;
@@ -171,6 +179,8 @@ class StepLoop {
   std::vector<Speculator::Candidate> candidates_;
   std::vector<Ending> endings_;
   std::vector<uint32_t> mask_;
+  std::vector<BlockTraffic::Ended> ended_loads_;
+  std::vector<kv::BlockKey> sealed_;
 };
 
 }  // namespace halfmoon::engine

@@ -83,18 +83,49 @@ std::optional<PageRef> PrefixIndex::Insert(const BlockKey& seed, const BlockKey&
   return std::move(*page);
 }
 
+std::optional<PageRef> PrefixIndex::Hold(const BlockKey& key) {
+  const auto it = nodes_.find(key);
+  if (it == nodes_.end()) return std::nullopt;
+  return pool_->Hold(it->second.page);
+}
+
 std::optional<PageRef> PrefixIndex::Allocate() {
   if (pool_->num_free() == 0 && !EvictOne()) return std::nullopt;
   return pool_->TryAllocate();
 }
 
 bool PrefixIndex::EvictOne() {
+  if (pool_->num_cached() == 0) return false;
+  do {
+    if (EvictLeaf()) return true;
+    // Every cached block has one behind it that is held.
+  } while (UnpublishHeldLeaf());
+  return false;
+}
+
+bool PrefixIndex::EvictLeaf() {
   // Sequences hold whole prefixes and let go of the last block first, so children stand before
   // their parents and the first look nearly always succeeds.
   for (std::optional<PageId> page = pool_->OldestCached(); page; page = pool_->NextCached(*page)) {
     const BlockKey key = key_of_page_[static_cast<size_t>(ToIndex(*page))];
     if (nodes_.at(key).children == 0) {
       Erase(key);
+      return true;
+    }
+  }
+  return false;
+}
+
+// Takes a held block with a cached one somewhere before it, and none behind it, out of the index.
+// It is rare that there is no other way, so a look at every block is not too much.
+bool PrefixIndex::UnpublishHeldLeaf() {
+  for (const auto& [key, node] : nodes_) {
+    if (node.children > 0 || !pool_->in_use(node.page)) continue;
+    for (const Node* before = &node; !before->first;) {
+      before = &nodes_.at(before->parent);
+      if (pool_->in_use(before->page)) continue;
+      const BlockKey leaf = key;
+      Erase(leaf);
       return true;
     }
   }

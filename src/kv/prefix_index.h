@@ -59,7 +59,12 @@ class PrefixIndex {
   std::optional<PageRef> Insert(const BlockKey& seed, const BlockKey& parent, const BlockKey& key,
                                 std::span<const int32_t> tokens, PageRef* page);
 
+  /// Holds the page of a published block; nullopt where it is not in the index (any more).
+  std::optional<PageRef> Hold(const BlockKey& key);
+
   /// A free page, evicting a cached block if there has to be; nullopt when every page is held.
+  /// Where blocks are held without those before them, to be copied, and nothing else can go, these
+  /// are not published any longer; whoever holds them keeps them.
   std::optional<PageRef> Allocate();
 
   /// In order, since ForgetChanges.
@@ -79,6 +84,8 @@ class PrefixIndex {
   const Node* Find(const BlockKey& parent, const BlockKey& key,
                    std::span<const int32_t> tokens) const;
   bool EvictOne();
+  bool EvictLeaf();
+  bool UnpublishHeldLeaf();
   void Erase(const BlockKey& key);
 
   PagePool* const pool_;

@@ -116,6 +116,10 @@ class Runner {
       }
       simulator_.SetGuesses(id, {.wanted = Number(command.fields, "guess", 0),
                                  .right = Number(command.fields, "right", 0)});
+      const int32_t stored = Number(command.fields, "stored", 0);
+      simulator_.SetStored(id, {.blocks = stored,
+                                .arriving = Number(command.fields, "arriving", stored),
+                                .steps = Number(command.fields, "load_steps", 1)});
       simulator_.Add(id, prompt, std::stoi(command.fields.at("output")));
     } else if (command.verb == "cancel") {
       simulator_.Cancel(ids_.at(command.name));
@@ -135,6 +139,11 @@ class Runner {
     };
     section("preempt", Names(step.plan.preempt));
     section("admit", Names(step.plan.admit));
+    std::string loads;
+    for (const Load& load : step.plan.loads) {
+      loads += " " + names_.at(load.id) + ":" + std::to_string(load.pages);
+    }
+    section("load", loads);
     std::string shares;
     for (const Share& share : step.plan.shares) {
       shares += " " + names_.at(share.id) + ":" + std::to_string(share.tokens);

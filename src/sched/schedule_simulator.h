@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,11 +39,18 @@ struct Guesses {
   int32_t right = 0;  ///< leading ones that come true
 };
 
-class ScheduleSimulator {
+/// What of a simulated sequence's prompt is kept elsewhere.
+struct Stored {
+  int32_t blocks = 0;    ///< leading ones that are said to be there
+  int32_t arriving = 0;  ///< of these, leading ones that are
+  int32_t steps = 1;     ///< that a load takes
+};
+
+class ScheduleSimulator final : private BlockLoads {
  public:
   explicit ScheduleSimulator(const TableOptions& options)
       : options_(options),
-        table_(options),
+        table_(WithLoads(options)),
         slots_(static_cast<size_t>(options.num_pages * options.limits.block_size)) {}
 
   /// Generates `output_tokens` >= 1 tokens after the prompt, a function of the tokens before them.
@@ -56,7 +64,11 @@ class ScheduleSimulator {
     remaining_.erase(id);
     guesses_.erase(id);
   }
+  ScheduleSimulator(const ScheduleSimulator&) = delete;
+  ScheduleSimulator& operator=(const ScheduleSimulator&) = delete;
+
   /// Of a sequence that is there or comes next.
+  void SetStored(SeqId id, const Stored& stored) { stored_[id] = stored; }
   void SetGuesses(SeqId id, const Guesses& guesses) { guesses_[id] = guesses; }
   void SetPaused(SeqId id, bool paused) { table_.At(id).paused = paused; }
   const std::map<SeqId, int32_t>& remaining() const { return remaining_; }
@@ -71,11 +83,13 @@ class ScheduleSimulator {
     SimulatedStep step;
     if (share_)
       table_.SetPromptLimit(share_->Limit(costs_.prompt, DecodeUs(std::max(1, decoding_))));
+    EndLoads();
     for (const auto& [id, left] : remaining_) {
       // The last token is never computed, so a guess beyond it is of no use.
       table_.At(id).draft_tokens = std::min(guesses_[id].wanted, left - 1);
     }
     step.plan = table_.BeginStep();
+    BeginLoads(step.plan);
     CheckPlan(step.plan);
     CountTime(&step);
     for (const Share& share : step.plan.shares) Compute(share);
@@ -91,6 +105,66 @@ class ScheduleSimulator {
   const std::string& violation() const { return violation_; }
 
  private:
+  // A load in flight: pages that somebody writes to.
+  struct Flight {
+    std::vector<int32_t> pages;
+    std::vector<uint64_t> values;  // a token each
+    int32_t arriving = 0;
+    int32_t steps_left = 0;
+  };
+
+  TableOptions WithLoads(TableOptions options) {
+    options.loads = this;
+    return options;
+  }
+
+  int32_t Loadable(SeqId id, std::span<const kv::BlockKey> keys, int32_t start_tokens) override {
+    const int32_t left = stored_[id].blocks - start_tokens / Block<int32_t>();
+    return std::clamp(left, 0, static_cast<int32_t>(keys.size()));
+  }
+
+  void BeginLoads(const Plan& plan) {
+    for (const Load& load : plan.loads) {
+      const Sequence& sequence = table_.At(load.id);
+      const auto first = static_cast<size_t>(sequence.computed_tokens) / Block<size_t>();
+      Require(sequence.loading && sequence.pages.size() == first + static_cast<size_t>(load.pages),
+              "pages of the load of " + Name(load.id));
+      Require(table_.LoadingKeys(load.id).size() == static_cast<size_t>(load.pages),
+              "keys of the load of " + Name(load.id));
+      Flight& flight = flights_[load.id];
+      flight.pages = {sequence.page_table.begin() + static_cast<ptrdiff_t>(first),
+                      sequence.page_table.end()};
+      const std::vector<uint64_t> chain = Chain(sequence.ids);
+      const auto begin = chain.begin() + static_cast<ptrdiff_t>(first * Block<size_t>());
+      flight.values = {begin,
+                       begin + static_cast<ptrdiff_t>(flight.pages.size() * Block<size_t>())};
+      const Stored& stored = stored_[load.id];
+      flight.arriving = std::clamp(stored.arriving - static_cast<int32_t>(first), 0, load.pages);
+      flight.steps_left = stored.steps;
+    }
+  }
+
+  // Nobody else has a page that a load writes to, be its sequence gone or not.
+  void EndLoads() {
+    for (auto it = flights_.begin(); it != flights_.end();) {
+      auto& [id, flight] = *it;
+      for (size_t i = 0; i < flight.values.size(); ++i) {
+        const int32_t page = flight.pages[i / Block<size_t>()];
+        Require(table_.pool().num_holders(kv::PageId{page}) == 1,
+                Name(id) + " loads into a page that is not its own");
+        const bool arrives = static_cast<int32_t>(i / Block<size_t>()) < flight.arriving;
+        slots_[static_cast<size_t>(page) * Block<size_t>() + i % Block<size_t>()] =
+            arrives && flight.steps_left <= 1 ? flight.values[i] : 0xBAD;
+      }
+      if (--flight.steps_left > 0) {
+        ++it;
+        continue;
+      }
+      table_.EndLoad(id, flight.arriving);
+      it = flights_.erase(it);
+    }
+  }
+
   template <typename T>
   T Block() const {
     return static_cast<T>(options_.limits.block_size);
@@ -184,7 +258,8 @@ class ScheduleSimulator {
       tokens += share.tokens + share.draft_tokens;
       drafts += share.draft_tokens;
       Require(share.tokens >= 1, "an empty share for " + Name(share.id));
-      Require(sequence.running && !sequence.paused, Name(share.id) + " may not run");
+      Require(sequence.running && !sequence.paused && !sequence.loading,
+              Name(share.id) + " may not run");
       Require(share.tokens <= static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens,
               "too many tokens for " + Name(share.id));
       Require(i == 0 || plan.shares[i - 1].id < share.id, "shares out of order");
@@ -192,11 +267,11 @@ class ScheduleSimulator {
     Require(tokens <= options_.limits.step_tokens, "over the token budget");
     Require(drafts <= options_.limits.draft_tokens, "over the budget of guesses");
     Require(table_.num_running() <= options_.limits.max_running, "too many sequences");
-    // The earliest that may run always makes progress, unless this step only made room for it or it
-    // leaves its time to others that decode.
+    // The earliest that may run always makes progress, unless this step only made room for it, it
+    // leaves its time to others that decode, or a load has the pages that it lacks.
     for (const auto& [id, left] : remaining_) {
       const Sequence& sequence = table_.At(id);
-      if (sequence.paused || !sequence.running) continue;
+      if (sequence.paused || !sequence.running || sequence.loading || !flights_.empty()) continue;
       const bool served = std::ranges::any_of(
           plan.shares, [id = id](const Share& share) { return share.id == id; });
       Require(served || !plan.preempt.empty() || (share_ && plan.decoding > 0),
@@ -213,8 +288,10 @@ class ScheduleSimulator {
       const Sequence& sequence = table_.At(id);
       const std::vector<uint64_t> chain = Chain(sequence.ids);
       Require(sequence.pages.size() == sequence.page_table.size(), "page table of " + Name(id));
+      const auto loading =
+          sequence.loading ? static_cast<int32_t>(flights_.at(id).pages.size()) : 0;
       Require(static_cast<int32_t>(sequence.pages.size()) ==
-                  PagesFor(sequence.computed_tokens, Block<int32_t>()),
+                  PagesFor(sequence.computed_tokens, Block<int32_t>()) + loading,
               Name(id) + " holds more or fewer pages than it uses");
       for (size_t i = 0; i < sequence.pages.size(); ++i) {
         Require(kv::ToIndex(sequence.pages[i].page()) == sequence.page_table[i],
@@ -225,6 +302,10 @@ class ScheduleSimulator {
         Require(Slot(sequence, p) == chain[static_cast<size_t>(p)],
                 "wrong KV at position " + std::to_string(p) + " of " + Name(id));
       }
+    }
+    for (const auto& [id, flight] : flights_) {
+      if (remaining_.contains(id)) continue;
+      for (int32_t page : flight.pages) ++holders[page];
     }
     const kv::PagePool& pool = table_.pool();
     Require(pool.num_in_use() == static_cast<int32_t>(holders.size()), "a page leaked");
@@ -241,6 +322,8 @@ class ScheduleSimulator {
   SequenceTable table_;
   std::map<SeqId, int32_t> remaining_;  // tokens still to generate
   std::map<SeqId, Guesses> guesses_;
+  std::map<SeqId, Stored> stored_;
+  std::map<SeqId, Flight> flights_;
   std::optional<TimeShare> share_;  // none: steps cost nothing
   SimulatedCosts costs_;
   int32_t decoding_ = 0;         // in the last step

@@ -55,15 +55,17 @@ class Planner {
       RunningSequence sequence{.id = next.id,
                                .wanted_tokens = next.wanted_tokens,
                                .computed_tokens = next.hit_pages * limits_.block_size,
-                               .pages = next.hit_pages,
-                               .private_pages = next.hit_cached_pages,
-                               .max_share_tokens = next.max_share_tokens};
-      available_ -= HitCost(next, !plan_.preempt.empty());
+                               .pages = next.hit_pages + next.load_pages,
+                               .private_pages = next.hit_cached_pages + next.load_pages,
+                               .max_share_tokens = next.max_share_tokens,
+                               .loading = next.load_pages > 0};
+      available_ -= HitCost(next, !plan_.preempt.empty()) + next.load_pages;
       missing_ += MissingPages(sequence);
       ++live_;
       --plan_.prompts;  // counted with the running ones
       entries_.push_back({.sequence = sequence, .admitted = true});
       plan_.admit.push_back(next.id);
+      if (next.load_pages > 0) plan_.loads.push_back({.id = next.id, .pages = next.load_pages});
     }
     std::ranges::sort(entries_, {}, [](const Entry& entry) { return entry.sequence.id; });
   }
@@ -73,7 +75,7 @@ class Planner {
     std::vector<Entry*> ready;
     std::vector<Entry*> prefills;
     for (Entry& entry : entries_) {
-      if (entry.gone || entry.sequence.paused) continue;
+      if (entry.gone || entry.sequence.paused || entry.sequence.loading) continue;
       (entry.lacking_tokens() == 1 ? ready : prefills).push_back(&entry);
     }
     plan_.prompts += static_cast<int32_t>(prefills.size());
@@ -210,7 +212,7 @@ class Planner {
       return live < limits_.max_running && available - missing >= needed + live;
     };
     for (auto it = entries_.rbegin(); it != entries_.rend() && !fits(); ++it) {
-      if (!it->sequence.paused || it->gone) continue;
+      if (!it->sequence.paused || it->sequence.loading || it->gone) continue;
       available += it->sequence.private_pages;
       missing -= MissingPages(it->sequence);
       --live;
@@ -225,10 +227,10 @@ class Planner {
   // A plan that admits has granted no page yet and needs no victim for those it admitted.
   Entry* FindVictim(const Entry* entry) {
     for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
-      if (it->sequence.paused && !it->gone && !it->admitted) return &*it;
+      if (it->sequence.paused && !it->sequence.loading && !it->gone && !it->admitted) return &*it;
     }
     Entry& last = *std::find_if(entries_.rbegin(), entries_.rend(), [entry](const Entry& other) {
-      return &other == entry || (!other.gone && !other.admitted);
+      return &other == entry || (!other.gone && !other.admitted && !other.sequence.loading);
     });
     return &last == entry ? nullptr : &last;
   }

@@ -35,6 +35,7 @@ struct RunningSequence {
   int64_t served_step = 0;   ///< step that last computed something for it
   int32_t draft_tokens = 0;  ///< guesses at what follows that it would like to have checked
   bool paused = false;       ///< its consumer is behind: computes nothing, but keeps its pages
+  bool loading = false;  ///< its pages are being filled: computes nothing, and cannot give back any
 };
 
 /// A sequence that holds nothing: new, or preempted.
@@ -43,6 +44,8 @@ struct WaitingSequence {
   int32_t wanted_tokens = 0;
   int32_t hit_pages = 0;  ///< full pages the prefix index can serve, fewer than wanted_tokens
   int32_t hit_cached_pages = 0;  ///< of these, pages that nobody holds now
+  int32_t load_pages = 0;  ///< full pages after these that can be loaded from elsewhere; the last
+                           ///< wanted token is in none of them
   int32_t max_share_tokens = 0;  ///< as above
   bool paused = false;           ///< not admitted before its consumer has caught up
   bool deferred = false;  ///< another sequence is about to compute a block this one can then reuse
@@ -85,10 +88,17 @@ struct Share {
   int32_t new_pages = 0;     ///< to take before the step, those of the guesses included
 };
 
+/// Pages of an admitted sequence to be taken now and filled from elsewhere, after those of its hit.
+struct Load {
+  SeqId id{};
+  int32_t pages = 0;  ///< at least 1
+};
+
 struct Plan {
   std::vector<SeqId>
       preempt;               ///< give back all their pages and wait, in this order, before all else
   std::vector<SeqId> admit;  ///< take their prefix hits, before any new page is taken
+  std::vector<Load> loads;   ///< of sequences in `admit`; pages are taken after all prefix hits
   std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together,
                               ///< guesses included
   int32_t decoding = 0;       ///< shares of sequences that lack one token
@@ -106,6 +116,8 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 /// - A waiting sequence is admitted, first come first served, when pages for all its wanted tokens
 ///   are there beyond what running sequences still lack for theirs, with a page to spare for each
 ///   of them to grow into. Paused sequences make room for it when it does not fit otherwise.
+/// - What it can load it gets pages for when it is admitted. While it loads it has no share and is
+///   not preempted, since somebody writes to its pages.
 /// - Sequences that lack one token go first, those served longest ago in front.
 /// - Beside them others get what State::prompts leaves them, which may be nothing.
 /// - Of the remaining budget the earliest of the others gets half, and the shortest get the rest:
@@ -115,8 +127,8 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 /// - Guesses get what is left after all that of the budget and of the pages: nobody is preempted,
 ///   admitted later or given less because of them. Only sequences that lack one token have any
 ///   checked; each gets its first guess before one gets a second.
-/// So the earliest sequence that is not paused always makes progress, or is held for others that
-/// do.
+/// So the earliest sequence that is neither paused nor loading always makes progress, or is held
+/// for others that do, or waits for pages until a load has ended.
 ///
 /// Requires ids that are unique, step_tokens >= max_running >= running.size(), and pages enough in
 /// all for each sequence alone.

@@ -84,6 +84,39 @@ TEST(MakePlan, HitTakesTheLastEvictablePages_NotAdmitted) {
   EXPECT_THAT(plan.admit, IsEmpty());
 }
 
+TEST(MakePlan, AdmissionWithLoad_TakesItsPagesAndGetsNoShare) {
+  const WaitingSequence waiting{
+      .id = SeqId{1}, .wanted_tokens = 15, .hit_pages = 1, .load_pages = 2};
+  const Plan plan = MakePlan({.limits = kLimits, .available_pages = 3, .waiting = {waiting}});
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{1}));
+  ASSERT_EQ(plan.loads.size(), 1u);
+  EXPECT_EQ(plan.loads[0].id, SeqId{1});
+  EXPECT_EQ(plan.loads[0].pages, 2);
+  EXPECT_THAT(plan.shares, IsEmpty());
+  // What is computed after the load needs a page too.
+  EXPECT_THAT(MakePlan({.limits = kLimits, .available_pages = 2, .waiting = {waiting}}).admit,
+              IsEmpty());
+}
+
+TEST(MakePlan, LoadingSequence_IsNeitherServedNorPreempted) {
+  const auto full = [](uint64_t id) {
+    return RunningSequence{
+        .id = SeqId{id}, .wanted_tokens = 5, .computed_tokens = 4, .pages = 1, .private_pages = 1};
+  };
+  RunningSequence loading = full(3);
+  loading.loading = true;
+  for (const bool paused : {false, true}) {
+    loading.paused = paused;
+    const Plan plan = MakePlan({.limits = kLimits, .running = {full(1), full(2), loading}});
+    EXPECT_THAT(plan.preempt, ElementsAre(SeqId{2}));
+    EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 1, 1)));
+  }
+  // Nobody else is left to take a page from: it waits for the load.
+  const Plan plan = MakePlan({.limits = kLimits, .running = {full(1), loading}});
+  EXPECT_THAT(plan.preempt, IsEmpty());
+  EXPECT_THAT(plan.shares, IsEmpty());
+}
+
 TEST(MakePlan, DeferredOrPausedWaiting_OvertakenByNext) {
   const Plan plan = MakePlan({.limits = kLimits,
                               .available_pages = 10,

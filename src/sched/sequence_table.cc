@@ -2,6 +2,7 @@
 #include "sched/sequence_table.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,8 @@ namespace {
 // Waiting sequences looked at in one step. Looking up a prefix costs a hash probe a block, which
 // must stay small against a step; more than this seldom fit into one step's budget anyway.
 constexpr size_t kMaxCandidates = 16;
+// Steps for which an answer about loads is believed. What has gone since then is computed.
+constexpr int64_t kLoadableSteps = 16;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
@@ -21,6 +24,8 @@ size_t Index(int32_t i) { return static_cast<size_t>(i); }
 SequenceTable::SequenceTable(const TableOptions& options)
     : limits_(options.limits),
       prefix_cache_(options.prefix_cache),
+      loads_(options.loads),
+      note_sealed_(options.note_sealed),
       pool_(options.num_pages),
       index_(&pool_,
              {.block_size = options.limits.block_size, .track_changes = options.track_blocks}) {
@@ -29,6 +34,7 @@ SequenceTable::SequenceTable(const TableOptions& options)
 
 SequenceTable::~SequenceTable() {
   for (auto& [id, sequence] : sequences_) kv::ReleaseFromBack(&sequence.pages);
+  for (auto& [id, pages] : leaving_) kv::ReleaseFromBack(&pages);
 }
 
 void SequenceTable::Add(SeqId id, NewSequence sequence) {
@@ -48,7 +54,14 @@ void SequenceTable::Remove(SeqId id) {
   const auto it = sequences_.find(id);
   HM_CHECK(it != sequences_.end(), "no sequence " + std::to_string(static_cast<uint64_t>(id)));
   if (it->second.running) --num_running_;
-  kv::ReleaseFromBack(&it->second.pages);
+  std::vector<kv::PageRef>& pages = it->second.pages;
+  if (it->second.loading) {
+    const auto first =
+        pages.begin() + static_cast<ptrdiff_t>(it->second.computed_tokens / limits_.block_size);
+    leaving_[id] = {std::make_move_iterator(first), std::make_move_iterator(pages.end())};
+    pages.erase(first, pages.end());
+  }
+  kv::ReleaseFromBack(&pages);
   sequences_.erase(it);
 }
 
@@ -57,17 +70,51 @@ Plan SequenceTable::BeginStep() {
   for (SeqId id : plan.preempt) Preempt(&At(id));
   // All hits are held before any page is taken, so that nothing found is evicted in between.
   for (SeqId id : plan.admit) Admit(&At(id));
-  for (const Share& share : plan.shares) {
-    Sequence& sequence = At(share.id);
-    for (int32_t i = 0; i < share.new_pages; ++i) {
-      std::optional<kv::PageRef> page = index_.Allocate();
-      HM_CHECK(page.has_value(), "the plan grants more pages than there are");
-      sequence.page_table.push_back(kv::ToIndex(page->page()));
-      sequence.pages.push_back(std::move(*page));
-    }
+  for (const Load& load : plan.loads) {
+    Sequence& sequence = At(load.id);
+    sequence.loading = true;
+    TakePages(&sequence, load.pages);
   }
+  for (const Share& share : plan.shares) TakePages(&At(share.id), share.new_pages);
   ++step_;
   return plan;
+}
+
+void SequenceTable::TakePages(Sequence* sequence, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    std::optional<kv::PageRef> page = index_.Allocate();
+    HM_CHECK(page.has_value(), "the plan grants more pages than there are");
+    sequence->page_table.push_back(kv::ToIndex(page->page()));
+    sequence->pages.push_back(std::move(*page));
+  }
+}
+
+std::span<const kv::BlockKey> SequenceTable::LoadingKeys(SeqId id) const {
+  const Sequence& sequence = sequences_.at(id);
+  HM_CHECK(sequence.loading);
+  const auto first = Index(sequence.computed_tokens / limits_.block_size);
+  return std::span(sequence.keys_).subspan(first, sequence.pages.size() - first);
+}
+
+void SequenceTable::EndLoad(SeqId id, int32_t blocks) {
+  if (const auto gone = leaving_.find(id); gone != leaving_.end()) {
+    kv::ReleaseFromBack(&gone->second);
+    leaving_.erase(gone);
+    return;
+  }
+  Sequence& sequence = At(id);
+  HM_CHECK(blocks >= 0 && Index(blocks) <= LoadingKeys(id).size());
+  if (Index(blocks) < LoadingKeys(id).size()) sequence.may_load_ = false;
+  sequence.loading = false;
+  sequence.computed_tokens += blocks * limits_.block_size;
+  sequence.reused_tokens = sequence.computed_tokens;
+  Seal(&sequence);
+  Trim(&sequence);
+}
+
+void SequenceTable::TakeSealed(std::vector<kv::BlockKey>* keys) {
+  keys->insert(keys->end(), sealed_.begin(), sealed_.end());
+  sealed_.clear();
 }
 
 void SequenceTable::CountComputed(std::span<const Share> shares) {
@@ -120,7 +167,8 @@ State SequenceTable::MakeState() {
          .max_share_tokens = sequence.max_share_tokens,
          .served_step = sequence.served_step_,
          .draft_tokens = sequence.draft_tokens,
-         .paused = sequence.paused});
+         .paused = sequence.paused,
+         .loading = sequence.loading});
     if (!sequence.paused) ahead.push_back(&sequence);
   }
   if (num_running_ == static_cast<int32_t>(sequences_.size())) return state;
@@ -146,7 +194,24 @@ WaitingSequence SequenceTable::Describe(SeqId id, Sequence* sequence) {
       index_.Probe(sequence->seed_, std::span(sequence->keys_).first(Index(blocks)), sequence->ids);
   waiting.hit_pages = hit.blocks;
   waiting.hit_cached_pages = hit.cached_pages;
+  waiting.load_pages = LoadablePages(id, sequence, hit.blocks, blocks);
   return waiting;
+}
+
+// Of the `blocks` that may be reused, those after the hit that can be loaded.
+int32_t SequenceTable::LoadablePages(SeqId id, Sequence* sequence, int32_t hit_blocks,
+                                     int32_t blocks) const {
+  if (loads_ == nullptr || !sequence->may_load_ || hit_blocks >= blocks) return 0;
+  if (sequence->loadable_from_block_ != hit_blocks ||
+      step_ - sequence->loadable_step_ >= kLoadableSteps) {
+    const std::span keys = std::span(sequence->keys_).first(Index(blocks));
+    sequence->loadable_end_block_ =
+        hit_blocks +
+        loads_->Loadable(id, keys.subspan(Index(hit_blocks)), hit_blocks * limits_.block_size);
+    sequence->loadable_from_block_ = hit_blocks;
+    sequence->loadable_step_ = step_;
+  }
+  return std::min(blocks, sequence->loadable_end_block_) - hit_blocks;
 }
 
 // Two sequences with a common prefix that arrive together would both compute it. The later one
@@ -161,7 +226,8 @@ bool SequenceTable::ShouldDefer(const Sequence& sequence, int32_t hit_blocks,
   const Sequence* earliest = nullptr;
   for (const Sequence* other : ahead) {
     if (earliest == nullptr && lacking(*other) > 1) earliest = other;
-    if (other != earliest && lacking(*other) > lacking(sequence)) continue;
+    // One that loads gets on whoever is served.
+    if (!other->loading && other != earliest && lacking(*other) > lacking(sequence)) continue;
     if (other->keys_.size() <= next || other->keys_[next] != sequence.keys_[next]) continue;
     if (!other->running) return true;
     // A running sequence that has computed the block without publishing it never will.
@@ -230,6 +296,7 @@ void SequenceTable::Seal(Sequence* sequence) {
     sequence->page_table[i] = kv::ToIndex(page->page());
     sequence->pages[i] = std::move(*page);
     ++sequence->sealed_blocks_;
+    if (note_sealed_) sealed_.push_back(sequence->keys_[i]);
   }
 }
 

@@ -17,6 +17,15 @@
 
 namespace halfmoon::sched {
 
+/// Says what of a prefix can be brought into pages from elsewhere. Used by the thread of the table.
+class BlockLoads {
+ public:
+  virtual ~BlockLoads() = default;
+  /// How many leading `keys` are worth loading. They are blocks of a waiting sequence, and follow
+  /// its first `start_tokens` tokens, which are in pages.
+  virtual int32_t Loadable(SeqId id, std::span<const kv::BlockKey> keys, int32_t start_tokens) = 0;
+};
+
 /// What is known of a sequence when it arrives.
 struct NewSequence {
   std::vector<int32_t> ids;      ///< prompt, at least 1
@@ -31,7 +40,7 @@ struct NewSequence {
 struct Sequence {
   std::vector<int32_t> ids;
   int32_t computed_tokens = 0;
-  int32_t reused_tokens = 0;        ///< of the last admission: tokens that came from the index
+  int32_t reused_tokens = 0;  ///< of the last admission: tokens that came from the index or a load
   std::vector<int32_t> page_table;  ///< for kernels::PagedKv; parallel to pages
   std::vector<kv::PageRef> pages;
   int32_t max_share_tokens = 0;
@@ -39,6 +48,7 @@ struct Sequence {
   int32_t draft_tokens = 0;  ///< guesses it would like to have checked in the next step
   bool running = false;
   bool paused = false;
+  bool loading = false;  ///< running, and pages behind computed_tokens are being filled
 
  private:
   friend class SequenceTable;
@@ -47,6 +57,11 @@ struct Sequence {
   int32_t sealed_blocks_ = 0;       // of pages: published, or found to be so
   bool publish_ = false;            // off once a block of it could not be published
   int64_t served_step_ = 0;
+  // What could be loaded when it was asked last, which costs a look-up a block.
+  int32_t loadable_end_block_ = 0;
+  int32_t loadable_from_block_ = -1;
+  int64_t loadable_step_ = 0;
+  bool may_load_ = true;  // off once a load has brought less than was hoped for
 };
 
 struct TableOptions {
@@ -54,6 +69,8 @@ struct TableOptions {
   int32_t num_pages = 0;
   bool prefix_cache = true;
   bool track_blocks = false;  ///< index_changes tells of blocks
+  BlockLoads* loads = nullptr;  ///< outlives the table; null: nothing can be loaded
+  bool note_sealed = false;     ///< keep what TakeSealed tells
 };
 
 /// Engine thread only.
@@ -67,7 +84,8 @@ class SequenceTable {
 
   /// Queues a sequence. Requires an id above all earlier ones and a prompt that fits num_pages.
   void Add(SeqId id, NewSequence sequence);
-  /// Takes a sequence out, whatever its state, and gives its pages back.
+  /// Takes a sequence out, whatever its state, and gives its pages back; those of one that is
+  /// loading when that has ended.
   void Remove(SeqId id);
   /// Requires that it is here.
   Sequence& At(SeqId id) { return sequences_.at(id); }
@@ -75,8 +93,14 @@ class SequenceTable {
   /// What prompts may take of the steps from now on beside sequences that decode.
   void SetPromptLimit(const PromptLimit& limit) { prompt_limit_ = limit; }
   /// Plans the next step and carries it out as far as pages go: preempted sequences hold none,
-  /// admitted ones hold their prefix, and each share has the pages it writes to.
+  /// admitted ones hold their prefix and the pages of their loads, and each share has the pages it
+  /// writes to.
   Plan BeginStep();
+  /// The blocks that a sequence is loading; the first one's page is that of its computed_tokens.
+  std::span<const kv::BlockKey> LoadingKeys(SeqId id) const;
+  /// A load has ended, of which the first `blocks` came: they count as computed and are published,
+  /// the rest is computed. Also for a sequence that was removed meanwhile.
+  void EndLoad(SeqId id, int32_t blocks);
   /// What the shares asked for is computed: counts the tokens, guesses not among them. To be called
   /// before tokens are appended.
   void CountComputed(std::span<const Share> shares);
@@ -94,6 +118,10 @@ class SequenceTable {
   /// What became of blocks since ForgetIndexChanges; none without track_blocks.
   const std::vector<kv::PrefixIndex::Change>& index_changes() const { return index_.changes(); }
   void ForgetIndexChanges() { index_.ForgetChanges(); }
+  /// Appends the blocks that were published since the last call, each after those before it.
+  void TakeSealed(std::vector<kv::BlockKey>* keys);
+  /// Holds the page of a published block; nullopt where it is gone.
+  std::optional<kv::PageRef> HoldBlock(const kv::BlockKey& key) { return index_.Hold(key); }
 
   const kv::PagePool& pool() const { return pool_; }
   int32_t num_running() const { return num_running_; }
@@ -105,6 +133,8 @@ class SequenceTable {
   WaitingSequence Describe(SeqId id, Sequence* sequence);
   bool ShouldDefer(const Sequence& sequence, int32_t hit_blocks,
                    std::span<const Sequence* const> ahead) const;
+  int32_t LoadablePages(SeqId id, Sequence* sequence, int32_t hit_blocks, int32_t blocks) const;
+  void TakePages(Sequence* sequence, int32_t count);
   int32_t ReusableBlocks(const Sequence& sequence) const;
   void ComputeKeys(Sequence* sequence, int32_t blocks) const;
   void Preempt(Sequence* sequence);
@@ -114,10 +144,14 @@ class SequenceTable {
 
   const Limits limits_;
   const bool prefix_cache_;
+  BlockLoads* const loads_;
+  const bool note_sealed_;
   PromptLimit prompt_limit_;
   kv::PagePool pool_;
   kv::PrefixIndex index_;
-  std::map<SeqId, Sequence> sequences_;  // in order of arrival
+  std::map<SeqId, Sequence> sequences_;                // in order of arrival
+  std::map<SeqId, std::vector<kv::PageRef>> leaving_;  // removed, and still being written to
+  std::vector<kv::BlockKey> sealed_;
   int32_t num_running_ = 0;
   int64_t step_ = 0;
 };

@@ -88,6 +88,101 @@ TEST(SequenceTable, ReuseLimit_TokensBeyondItAreComputed) {
   EXPECT_EQ(table.At(SeqId{2}).reused_tokens, 4);
 }
 
+TEST(SequenceTable, Load_CountsWhatArrivesAndComputesTheRest) {
+  for (int32_t arriving = 0; arriving <= 3; ++arriving) {
+    ScheduleSimulator simulator(Options(20));
+    simulator.SetStored(SeqId{1}, {.blocks = 3, .arriving = arriving, .steps = 2});
+    simulator.Add(SeqId{1}, Tokens(14), 2);
+    const SimulatedStep first = simulator.Step();
+    ASSERT_EQ(first.plan.loads.size(), 1u);
+    EXPECT_EQ(first.plan.loads[0].pages, 3);
+    EXPECT_TRUE(simulator.Step().plan.shares.empty());
+    const SimulatedStep third = simulator.Step();
+    ASSERT_EQ(third.plan.shares.size(), 1u);
+    EXPECT_EQ(third.plan.shares[0].tokens, 14 - 4 * arriving);
+    EXPECT_EQ(simulator.table().At(SeqId{1}).reused_tokens, 4 * arriving);
+    // Who comes next finds all blocks in pages.
+    simulator.Add(SeqId{2}, Tokens(14), 1);
+    RunToEnd(&simulator);
+    EXPECT_EQ(simulator.table().pool().num_in_use(), 0);
+  }
+}
+
+TEST(SequenceTable, LoadAfterAHit_StartsBehindIt) {
+  ScheduleSimulator simulator(Options(20));
+  simulator.Add(SeqId{1}, Tokens(8), 1);
+  RunToEnd(&simulator);
+  simulator.SetStored(SeqId{2}, {.blocks = 4, .arriving = 4});
+  simulator.Add(SeqId{2}, Tokens(17), 1);
+  const SimulatedStep step = simulator.Step();
+  ASSERT_EQ(step.plan.loads.size(), 1u);
+  EXPECT_EQ(step.plan.loads[0].pages, 2);
+  RunToEnd(&simulator);
+}
+
+TEST(SequenceTable, CancelledWhileLoading_KeepsItsPagesUntilTheEnd) {
+  ScheduleSimulator simulator(Options(6));
+  simulator.SetStored(SeqId{1}, {.blocks = 4, .arriving = 4, .steps = 5});
+  simulator.Add(SeqId{1}, Tokens(17), 1);
+  simulator.Step();
+  simulator.Cancel(SeqId{1});
+  EXPECT_EQ(simulator.table().pool().num_in_use(), 4);
+  // It wants more pages than are left meanwhile.
+  simulator.Add(SeqId{2}, Tokens(17, 100), 1);
+  EXPECT_TRUE(simulator.Step().plan.shares.empty());
+  RunToEnd(&simulator);
+  EXPECT_EQ(simulator.table().pool().num_in_use(), 0);
+}
+
+TEST(SequenceTable, TwoThatLoadTheSame_LoadItOnce) {
+  ScheduleSimulator simulator(Options(30));
+  for (uint64_t id = 1; id <= 2; ++id) {
+    simulator.SetStored(SeqId{id}, {.blocks = 3, .arriving = 3, .steps = 3});
+    simulator.Add(SeqId{id}, Tokens(14), 1);
+  }
+  int32_t loaded = 0;
+  for (int step = 0; step < 20 && !simulator.remaining().empty(); ++step) {
+    for (const Load& load : simulator.Step().plan.loads) loaded += load.pages;
+    ASSERT_EQ(simulator.violation(), "");
+  }
+  EXPECT_TRUE(simulator.remaining().empty());
+  EXPECT_EQ(loaded, 3);
+}
+
+TEST(SequenceTable, SealedBlocks_AreToldOnceAndCanBeHeld) {
+  TableOptions options = Options(8);
+  options.note_sealed = true;
+  SequenceTable table(options);
+  table.Add(SeqId{1}, {.ids = Tokens(9), .seed = kv::SeedKey({.block_size = 4})});
+  const Plan plan = table.BeginStep();
+  table.CountComputed(plan.shares);
+  table.EndStep(plan.shares);
+  std::vector<kv::BlockKey> keys;
+  table.TakeSealed(&keys);
+  ASSERT_EQ(keys.size(), 2u);
+  table.TakeSealed(&keys);
+  EXPECT_EQ(keys.size(), 2u);
+  {
+    const std::optional<kv::PageRef> page = table.HoldBlock(keys[1]);
+    ASSERT_TRUE(page.has_value());
+    table.Remove(SeqId{1});
+    EXPECT_EQ(table.pool().num_in_use(), 1);
+    // All pages but that one: the block before it has to go, so this one cannot be found any more.
+    table.Add(SeqId{2}, {.ids = Tokens(26, 100), .seed = kv::SeedKey({.block_size = 4})});
+    const Plan next = table.BeginStep();
+    EXPECT_EQ(next.admit.size(), 1u);
+    for (int step = 0; step < 2; ++step) {
+      const Plan more = step == 0 ? next : table.BeginStep();
+      table.CountComputed(more.shares);
+      table.EndStep(more.shares);
+    }
+    EXPECT_EQ(table.pool().num_in_use(), 8);
+    EXPECT_FALSE(table.HoldBlock(keys[0]).has_value());
+    EXPECT_FALSE(table.HoldBlock(keys[1]).has_value());
+  }
+  EXPECT_EQ(table.pool().num_in_use(), 7);
+}
+
 TEST(SequenceTable, OtherSeed_SharesNothing) {
   SequenceTable table(Options(20));
   table.Add(SeqId{1},
@@ -110,6 +205,7 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
   int64_t reused = 0;
   int64_t guesses = 0;
   int64_t accepted = 0;
+  int64_t loads = 0;
   for (uint32_t seed = 0; seed < 300; ++seed) {
     std::mt19937 random(seed);
     const auto below = [&random](uint32_t limit) { return static_cast<int32_t>(random() % limit); };
@@ -136,6 +232,12 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
         }
         const auto room = static_cast<uint32_t>(longest - static_cast<int32_t>(prompt.size()));
         if (guessing) simulator.SetGuesses(SeqId{next_id}, {.wanted = below(7), .right = below(7)});
+        if (seed % 2 == 1 && below(2) == 0) {
+          const int32_t stored = below(8);
+          simulator.SetStored(SeqId{next_id}, {.blocks = stored,
+                                               .arriving = below(3) == 0 ? below(8) : stored,
+                                               .steps = 1 + below(6)});
+        }
         simulator.Add(SeqId{next_id++}, std::move(prompt), 1 + below(room));
       }
       if (!simulator.remaining().empty()) {
@@ -166,8 +268,12 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
         if (simulator.remaining().contains(id)) reused += simulator.table().At(id).reused_tokens;
       }
       accepted += result.accepted_drafts;
+      loads += static_cast<int64_t>(result.plan.loads.size());
       for (const Share& share : result.plan.shares) guesses += share.draft_tokens;
     }
+    // Loads of sequences that were cancelled end too.
+    for (int i = 0; i < 8; ++i) simulator.Step();
+    ASSERT_EQ(simulator.violation(), "") << "seed " << seed;
     const kv::PagePool& pool = simulator.table().pool();
     ASSERT_EQ(pool.num_in_use(), 0);
     ASSERT_EQ(pool.num_free() + pool.num_cached(), options.num_pages);
@@ -175,6 +281,7 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
   // The traffic does reach what it is meant to reach.
   EXPECT_GT(preemptions, 1000);
   EXPECT_GT(reused, 1000);
+  EXPECT_GT(loads, 200);
   EXPECT_GT(accepted, 1000);
   EXPECT_GT(guesses, accepted + 1000);
 }

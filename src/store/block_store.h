@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "kv/block_key.h"
+#include "store/store_stats.h"
 
 namespace halfmoon::store {
 
@@ -46,6 +47,9 @@ class BlockSource {
   /// How many leading `keys` can be fetched, as far as is known: a fetch may still fail. Blocks
   /// that are found are kept for a while (a lease), so that a fetch soon after finds them too.
   virtual int32_t Probe(std::span<const kv::BlockKey> keys) = 0;
+  /// About how long it takes to fetch these blocks, by what fetches took so far; 0: not known, and
+  /// fetching is tried.
+  virtual double FetchUs([[maybe_unused]] std::span<const kv::BlockKey> keys) { return 0.0; }
   /// Starts fetches; each ends with one event, in any order.
   virtual void Fetch(std::span<const BlockFetch> blocks) = 0;
   /// Fetches that have not ended end soon, with kCancelled or as they would have. Their pages are
@@ -65,6 +69,8 @@ class BlockStore : public BlockSource {
   virtual bool Wants(const kv::BlockKey& key) = 0;
   /// Starts to keep a block; ends with one event. The first offer of a key wins.
   virtual void Offer(const BlockOffer& block) = 0;
+  /// Of any thread.
+  virtual StoreStats Stats() const { return {}; }
 };
 
 }  // namespace halfmoon::store

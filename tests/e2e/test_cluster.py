@@ -17,7 +17,7 @@ STORY = "Once upon a time there was a fox who kept bees. " * 12
 
 @pytest.fixture(scope="module")
 def cluster(halfmoon, model):
-    running = Cluster(model)
+    running = Cluster(model, "--policy", "global")
     try:
         yield running.start("prefill", "decode", "decode")
     finally:
@@ -30,7 +30,7 @@ def start_cluster(halfmoon, model):
     started = []
 
     def start(*roles, conductor_flags=(), flags=(), model=model):
-        started.append(Cluster(model, *conductor_flags))
+        started.append(Cluster(model, *(conductor_flags or ("--policy", "global"))))
         return started[-1].start(*roles, flags=flags)
 
     yield start
@@ -73,10 +73,13 @@ def test_repeated_prompt_is_cached(cluster):
 
 
 def test_grammar_goes_to_the_node(cluster, server):
-    body = {"prompt": "A date: ", "max_tokens": 40, "guided_regex": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}
+    schema = {"type": "object", "properties": {"day": {"enum": ["Monday", "Friday"]}}, "required": ["day"],
+              "additionalProperties": False}
+    body = {"prompt": "The day as JSON: ", "max_tokens": 60,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "day", "schema": schema}}}
     answer = complete(cluster.url, **body)["choices"][0]["text"]
     assert answer == complete(server.url, **body)["choices"][0]["text"]
-    assert len(answer) == 10
+    assert json.loads(answer)["day"] in ("Monday", "Friday")
 
 
 def test_openai_client_chats_and_streams(cluster, model_name):
@@ -112,7 +115,7 @@ def test_pages_for_people_and_monitors(cluster):
 
 def test_node_with_another_model_is_refused_by_name(start_cluster, golden):
     cluster = start_cluster("both")
-    other = Server(golden / "qwen3" / "tied", "--role", "both", "--node-name", "stranger", "--join",
+    other = Server(golden / "qwen3" / "dense", "--role", "both", "--node-name", "stranger", "--join",
                    f"127.0.0.1:{cluster.port}", environment=TOKEN)
     try:
         status = cluster.wait(lambda status: any("computes other bits" in node["error"] for node in status["nodes"]), "no error")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the safetensors, GGUF, weights and config fuzz targets to tests/fuzz/corpus. Standard library only."""
+"""Writes the seeds of the safetensors, GGUF, weights, KV segment and config fuzz targets to tests/fuzz/corpus. Standard library only."""
 
 import json
 import pathlib
@@ -46,6 +46,15 @@ def model(arch, extra, tensors):
         (f"{arch}.attention.head_count", U32, 2), (f"{arch}.attention.layer_norm_rms_epsilon", F32, 1e-5),
     ]
     return gguf(metadata + extra, [("token_embd.weight", (4, 2), 0, 32), ("blk.0.attn_q.weight", (4, 4), 0, 64)] + tensors)
+
+
+def kv_segment_header():
+    """As fuzz_kv_segment.cc wants it, which puts the checksum: two slots for pages of 512 bytes."""
+    return b"HMKVSEGM" + struct.pack("<4I6Q", 1, 2, 16, 2, 512, 3, 4, 5, 4096, 4 * 4096)
+
+
+def kv_segment_record(slot):
+    return b"HKVB" + struct.pack("<I7Q", slot, 1, slot, 2, 3, 4, 0, 0)
 
 
 def weights_table():
@@ -111,6 +120,8 @@ def main():
             [("blk.0.ffn_gate_inp.weight", (4, 2), 0, 32), ("blk.0.ffn_up_exps.weight", (4, 4, 2), 0, 128)]),
     }
     seeds["weights/table.bin"] = weights_table()
+    seeds["kv_segment/header.bin"] = kv_segment_header()
+    seeds["kv_segment/records.bin"] = b"".join(kv_segment_record(slot) for slot in range(4))
     for name, content in [*seeds.items(), *configs()]:
         path = corpus / name
         path.parent.mkdir(parents=True, exist_ok=True)

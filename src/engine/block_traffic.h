@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// KV blocks between the engine's pages and wherever else they are: loads into pages of sequences
+// that wait for them, and offers of blocks that were computed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/event_stream.h"
+#include "engine/step_cost.h"
+#include "sched/sequence_table.h"
+#include "store/block_store.h"
+
+namespace halfmoon::engine {
+
+/// Engine thread only.
+class BlockTraffic final : public sched::BlockLoads {
+ public:
+  struct Options {
+    int32_t block_size = 0;
+    size_t page_bytes = 0;
+    int32_t max_offers = 0;  ///< pages held for the store at once, at least 1
+  };
+  struct Counters {
+    uint64_t loaded_blocks = 0;
+    uint64_t failed_blocks = 0;
+    uint64_t load_wait_us = 0;
+    uint64_t unoffered_blocks = 0;
+  };
+  /// A load that has ended, of which the first `blocks` came.
+  struct Ended {
+    sched::SeqId id{};
+    int32_t blocks = 0;
+  };
+
+  /// Borrows all but `wake`; the store may be null.
+  BlockTraffic(const Options& options, store::BlockStore* store, const StepCosts* costs,
+               const Clock* clock, std::shared_ptr<WakeSignal> wake);
+
+  /// A request that brings its own source.
+  void AddSource(sched::SeqId id, std::shared_ptr<store::BlockSource> source);
+  /// Blocks that the request's source can bring, else the store; none where computing them is
+  /// expected to take less time.
+  int32_t Loadable(sched::SeqId id, std::span<const kv::BlockKey> keys,
+                   int32_t start_tokens) override;
+  /// Starts to load `keys` into pages. Requires that Loadable said so of them, and no load of this
+  /// sequence.
+  void Begin(sched::SeqId id, std::span<const kv::BlockKey> keys,
+             std::span<const std::span<std::byte>> pages);
+  /// The request has gone. Its load, if there is one, still ends.
+  void Forget(sched::SeqId id);
+  /// Appends loads that have ended, and lets go of pages whose offers have.
+  void Poll(std::vector<Ended>* ended);
+
+  /// Blocks to offer to the store when there is room, parents first.
+  void Remember(std::span<const kv::BlockKey> keys);
+  /// Offers as much as there is room for. `base`: page memory.
+  void StartOffers(sched::SequenceTable* table, const std::byte* base);
+
+  bool idle() const { return flights_.empty() && offers_.empty(); }
+  int num_loading() const { return static_cast<int>(flights_.size()); }
+  bool has_store() const { return store_ != nullptr; }
+  const Counters& counters() const { return counters_; }
+
+ private:
+  enum class Arrival : uint8_t { kPending, kCame, kFailed };
+  struct Flight {
+    std::shared_ptr<store::BlockSource> owned;  // null: the store
+    std::vector<Arrival> blocks;
+    uint64_t first_tag = 0;
+    size_t pending = 0;
+    TimeUs began_us = 0;
+  };
+
+  store::BlockSource* SourceOf(const Flight& flight) const {
+    return flight.owned != nullptr ? flight.owned.get() : store_;
+  }
+  bool IsWorthIt(store::BlockSource* source, std::span<const kv::BlockKey> keys,
+                 int32_t start_tokens) const;
+  void Take(const store::BlockEvent& event);
+  void CancelFrom(const Flight& flight, size_t block) const;
+
+  const Options options_;
+  store::BlockStore* const store_;
+  const StepCosts* const costs_;
+  const Clock* const clock_;
+  const std::shared_ptr<WakeSignal> wake_;
+  std::map<sched::SeqId, std::shared_ptr<store::BlockSource>> sources_;
+  std::map<sched::SeqId, bool> from_own_;  // what the last Loadable meant, of those with a source
+  std::map<sched::SeqId, Flight> flights_;
+  std::map<uint64_t, sched::SeqId> flight_of_tag_;  // by first tag
+  std::unordered_map<uint64_t, kv::PageRef> offers_;
+  std::deque<kv::BlockKey> remembered_;
+  uint64_t next_tag_ = 1;
+  Counters counters_;
+  std::vector<store::BlockEvent> events_;
+};
+
+}  // namespace halfmoon::engine
