@@ -144,26 +144,28 @@ void Peer::Drop(PeerConnection& connection) {
                                   [&](const auto& one) { return one.get() == &connection; });
   context_.loop->Dispose(std::move(*found));
   connections_.erase(found);
+  full_ = false;
 }
 
 void Peer::OnLost(PeerConnection& connection, Loss loss, const Error& error) {
   const bool proven = connection.proven();
+  const bool was_ready = connection.was_ready();
   connection.ForgetAll();
   Drop(connection);
   for (Job* job : jobs_) job->last_trouble = Named(error).message();
-  if (loss == Loss::kRefused || loss == Loss::kBroken) {
-    // One that was good until now, perhaps unused for long: that says nothing of the next.
-    if (proven && loss == Loss::kBroken) return Fill();
+  // One that was good until now, perhaps unused for long: that says nothing of the next.
+  if (proven && loss == Loss::kBroken) return Fill();
+  ++failures_;
+  if (loss != Loss::kSilent) {
+    const bool hopeless = loss == Loss::kRefused || failures_ >= kMaxFailures;
     if (HasReady()) {
-      full_ = true;
+      full_ = hopeless || !was_ready;
       return Fill();
     }
-    if (loss == Loss::kRefused || ++failures_ >= kMaxFailures) {
+    if (hopeless) {
       failures_ = 0;
       return FailAll(error);
     }
-  } else {
-    ++failures_;
   }
   RetryAfter(std::min(kFirstRetryUs << std::min(failures_ - 1, 10), kLastRetryUs));
 }

@@ -125,6 +125,7 @@ bool PeerConnection::CheckVerdict() {
   }
   in_ = {};
   state_ = State::kReady;
+  was_ready_ = true;
   if (timer_) context_.loop->CancelTimer(*timer_);
   timer_.reset();
   context_.events->OnReady(*this);

@@ -59,6 +59,8 @@ class PeerConnection : public EventHandler {
   /// Errors: kIo.
   Status Start();
   bool ready() const { return state_ == State::kReady; }
+  /// Whether it has ever been, before it was lost.
+  bool was_ready() const { return was_ready_; }
   /// Whether a slice has ever arrived here.
   bool proven() const { return proven_; }
 
@@ -93,6 +95,7 @@ class PeerConnection : public EventHandler {
   void UpdateEvents();
 
   State state_ = State::kConnecting;
+  bool was_ready_ = false;
   std::optional<WatchId> watch_;
   uint32_t events_ = 0;
   std::optional<EventLoop::TimerId> timer_;

@@ -129,7 +129,7 @@ void Reader::SliceArrived(Job& job, size_t slice, PathKind path) {
   const Fault fault = context_.options->fault ? context_.options->fault(path) : Fault::kNone;
   if (fault == Fault::kBrokenPath) {
     job.ReturnSlice(slice);
-    return PathFailed(job, path, Error(ErrorCode::kUnavailable, "a test says it is broken"));
+    return PathFailed(job, path, Error(ErrorCode::kUnavailable, NameOf(job) + ": a test says so"));
   }
   if (fault == Fault::kWrongBytes) *job.PiecesOf(slice).front().target ^= std::byte{1};
   context_.counters->path(path).received_bytes += job.slice(slice).bytes;

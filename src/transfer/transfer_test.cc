@@ -198,9 +198,9 @@ TEST_P(EveryPath, WrongChecksum_IsCorruptAfterASecondRead) {
 }
 
 TEST_P(EveryPath, Cancel_EndsTheTransferAndLeavesTheTarget) {
-  const SharedMemory memory(64 << 20);
+  const SharedMemory memory(24 << 20);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner_, memory);
-  for (int round = 0; round < 5; ++round) {
+  for (int round = 0; round < 3; ++round) {
     std::vector<std::byte> copy(memory.bytes().size());
     const ReadRange range = {.offset = 0, .target = copy};
     PendingRead read(*reader_, segment->descriptor(), {&range, 1});
@@ -312,7 +312,7 @@ TEST(Transfer, NoPathInCommon_IsUnavailable) {
 TEST(Transfer, TooManyTransfers_AreRefused) {
   const std::unique_ptr<TransferEngine> owner = StartEngine();
   const std::unique_ptr<TransferEngine> reader = StartEngine({.max_transfers = 1});
-  const SharedMemory memory(256 << 20);
+  const SharedMemory memory(32 << 20);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   std::vector<std::byte> copy(memory.bytes().size());
   const ReadRange range = {.offset = 0, .target = copy};
