@@ -99,6 +99,7 @@ void StepLoop::Run() {
   }
   FinishAll();
   AwaitBlocks();
+  PublishStats();
 }
 
 void StepLoop::TakeSubmissions() {
