@@ -110,6 +110,7 @@ void StepLoop::Run() {
   }
   FinishAll();
   AwaitBlocks();
+  PublishStats();
 }
 
 void StepLoop::TakeSubmissions() {
