@@ -79,7 +79,10 @@ Result<std::unique_ptr<ClusterNode>> ClusterNode::Start(const NodeFlags& flags,
   cluster::NodeDescription& description = options.description;
   HM_ASSIGN(const std::string random, net::RandomBytes(sizeof(description.incarnation)));
   std::memcpy(&description.incarnation, random.data(), random.size());
-  description.name = flags.name.empty() ? HostName() + "/" + http_url : flags.name;
+  // The port tells several nodes of one machine apart.
+  description.name =
+      flags.name.empty() ? HostName() + http_url.substr(http_url.rfind(':')) : flags.name;
+  HM_TRY(cluster::CheckName("--node-name", description.name));
   description.http_url = http_url;
   description.version = HALFMOON_VERSION;
   description.model = runtime->name;
@@ -102,6 +105,8 @@ Result<std::unique_ptr<ClusterNode>> ClusterNode::Start(const NodeFlags& flags,
 }
 
 void ClusterNode::Drain(std::chrono::milliseconds grace) {
+  // Conductors that follow etcd would leave it at once if it were not there any more; they are told
+  // by the node itself, and the announcement goes with it.
   server_->BeginDrain();
   const auto end = std::chrono::steady_clock::now() + grace;
   while (server_->num_active() > 0 && std::chrono::steady_clock::now() < end) {

@@ -18,7 +18,7 @@ namespace halfmoon::app {
 
 struct NodeFlags {
   std::string role;  ///< "prefill", "decode", "both"; empty: no node of a cluster
-  std::string name;  ///< empty: host name and port
+  std::string name;  ///< empty: host name and the port of its HTTP server
   std::string advertise;
   std::vector<std::string> join;
   ClusterFlags cluster;
@@ -49,6 +49,7 @@ class ClusterNode {
   std::unique_ptr<cluster::EngineHandle> engine_;
   std::unique_ptr<transfer::TransferEngine> transfers_;
   std::unique_ptr<cluster::NodeServer> server_;
+  std::unique_ptr<cluster::MetaStore> meta_store_;  // null without etcd
 };
 
 }  // namespace halfmoon::app

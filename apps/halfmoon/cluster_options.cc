@@ -17,6 +17,15 @@ void AddClusterOptions(CLI::App* command, const std::string& group, ClusterFlags
       "Address that the cluster's other processes reach this one at; 0.0.0.0 for every interface")
       ->capture_default_str();
   add("--cluster-port", flags->port, "Port of it; 0 lets the system choose")->capture_default_str();
+  add("--etcd", flags->etcd,
+      "Where the cluster's nodes are written down: URLs of an etcd, separated by commas "
+      "(http://user:password@host:2379); instead of --join and --nodes, or beside them");
+  add("--cluster-name", flags->name, "Which cluster in that etcd")->capture_default_str();
+}
+
+Result<std::unique_ptr<cluster::MetaStore>> OpenEtcd(const ClusterFlags& flags) {
+  if (flags.etcd.empty()) return std::unique_ptr<cluster::MetaStore>();
+  return cluster::OpenMetaStore(flags.etcd, {.cluster = flags.name}).WithContext("--etcd");
 }
 
 Result<net::ChannelOptions> ChannelOptionsOf(const ClusterFlags& flags) {

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "base/result.h"
+#include "cluster/meta_store.h"
 #include "net/channel.h"
 
 namespace halfmoon::app {
@@ -16,10 +17,16 @@ struct ClusterFlags {
   std::string token_file;
   std::string host = "127.0.0.1";
   uint16_t port = 0;
+  std::string etcd;  ///< empty: none
+  std::string name = "default";
 };
 
 /// Adds them under `group`. Defaults: loopback only, a port that the system chooses.
 void AddClusterOptions(CLI::App* command, const std::string& group, ClusterFlags* flags);
+
+/// The etcd that the flags name; null where they name none. Errors: kInvalidArgument naming the
+/// flag.
+Result<std::unique_ptr<cluster::MetaStore>> OpenEtcd(const ClusterFlags& flags);
 
 /// Errors: kInvalidArgument naming the flag.
 Result<net::ChannelOptions> ChannelOptionsOf(const ClusterFlags& flags);

@@ -69,13 +69,25 @@ int RunConductor(const ConductorFlags& flags) {
   if (!opened.ok()) return Fail(opened.error());
   cluster::FrontDoor& door = **opened;
   door.SetNodes(flags.nodes);
-  const std::string membership =
-      flags.nodes.empty() ? "nodes join" : "nodes of a list, and those that join";
+  Result<std::unique_ptr<cluster::MetaStore>> opened_store = OpenEtcd(flags.cluster);
+  if (!opened_store.ok()) return Fail(opened_store.error());
+  const std::unique_ptr<cluster::MetaStore> meta_store = std::move(*opened_store);
+  if (meta_store != nullptr) {
+    const Status followed = meta_store->Follow([&](std::vector<std::string> addresses) {
+      addresses.insert(addresses.end(), flags.nodes.begin(), flags.nodes.end());
+      door.SetNodes(std::move(addresses));
+    });
+    if (!followed.ok()) return Fail(followed.error());
+  }
+  const auto membership = [&]() -> std::string {
+    if (meta_store != nullptr) return "etcd: " + meta_store->state();
+    return flags.nodes.empty() ? "nodes join" : "nodes of a list, and those that join";
+  };
   Result<std::unique_ptr<serve::Server>> started = StartHttp(
       flags.http,
       {{.path = "/cluster", .content_type = "text/html; charset=utf-8", .body = ClusterPage},
        {.path = "/cluster.json", .content_type = "application/json", .body = [&] {
-          return ClusterJson(door.Describe(), membership);
+          return ClusterJson(door.Describe(), membership());
         }}});
   if (!started.ok()) return Fail(started.error());
   serve::Server& server = **started;

@@ -70,26 +70,27 @@ int RunServe(const ServeOptions& options) {
     return Fail(loaded.error());
   }
   Runtime& runtime = **loaded;
+  std::unique_ptr<ClusterNode> node;
+  if (options.node.is_node()) {
+    Result<std::unique_ptr<ClusterNode>> joined =
+        ClusterNode::Start(options.node, options.model, &runtime, server.url());
+    if (!joined.ok()) {
+      server.SetFailed(joined.error());
+      server.Shutdown(std::chrono::milliseconds(0));
+      return Fail(joined.error());
+    }
+    node = std::move(*joined);
+  }
   serve::ModelInfo info;
   info.name = runtime.name;
   info.license = hub::OneLine(runtime.license.name);
   info.license_note = hub::LicenseNote(runtime.license);
   info.fingerprint = runtime.model->fingerprint();
   info.vocab_size = static_cast<int32_t>(runtime.model->vocab_size());
+  PrintPlan(options.model, runtime);
+  if (node != nullptr) PrintNode(options.node, *node);
   server.SetReady(runtime.engine.get(), runtime.tokenizer.get(), std::move(runtime.chat_template),
                   std::move(info));
-  PrintPlan(options.model, runtime);
-  std::unique_ptr<ClusterNode> node;
-  if (options.node.is_node()) {
-    Result<std::unique_ptr<ClusterNode>> joined =
-        ClusterNode::Start(options.node, options.model, &runtime, server.url());
-    if (!joined.ok()) {
-      server.Shutdown(std::chrono::milliseconds(0));
-      return Fail(joined.error());
-    }
-    node = std::move(*joined);
-    PrintNode(options.node, *node);
-  }
   PrintHowTo(server.url(), options.http.names.empty() ? runtime.name : options.http.names.front(),
              options.http.needs_key());
 
