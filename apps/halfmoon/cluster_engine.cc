@@ -131,6 +131,7 @@ class ClusterEngine final : public engine::Engine {
       stats.pages_cached += node.load.pages_cached;
     }
     stats.queued += status.waiting;
+    stats.retry_after_s = static_cast<int>((status.retry_after_us + 999'999) / 1'000'000);
     stats.prompt_tokens = ended_->prompt_tokens;
     stats.cached_prompt_tokens = ended_->cached_tokens;
     stats.generated_tokens = ended_->generated_tokens;

@@ -108,6 +108,51 @@ json::object NodeJson(const cluster::NodeStatus& node) {
 
 std::string ClusterPage() { return kPage; }
 
+std::string ClusterMetrics(const cluster::ClusterStatus& status) {
+  std::string text;
+  const auto add = [&text](const char* name, const char* type, const char* help) {
+    text += std::string("# HELP ") + name + " " + help + "\n# TYPE " + name + " " + type + "\n";
+  };
+  const auto value = [&](const char* name, const char* type, const char* help, auto number) {
+    add(name, type, help);
+    text += std::string(name) + " " + std::to_string(number) + "\n";
+  };
+  value("halfmoon_cluster_requests", "gauge", "Requests in the cluster", status.requests);
+  value("halfmoon_cluster_waiting", "gauge", "Of these, waiting for a node", status.waiting);
+  value("halfmoon_cluster_placed_total", "counter", "Times that a request was given to nodes",
+        status.placed);
+  value("halfmoon_cluster_disaggregated_total", "counter",
+        "Of these, prefilled elsewhere than decoded", status.disaggregated);
+  value("halfmoon_cluster_fetched_total", "counter",
+        "Of these, with leading blocks from another node's cache", status.fetched);
+  value("halfmoon_cluster_rejected_total", "counter", "Requests refused on arrival",
+        status.rejected);
+  value("halfmoon_cluster_moved_total", "counter", "Times that a request lost its node",
+        status.moved);
+  value("halfmoon_cluster_failed_total", "counter", "Requests that found no other node",
+        status.failed);
+  const auto each = [&](const char* name, const char* type, const char* help, const auto& number) {
+    add(name, type, help);
+    for (const cluster::NodeStatus& node : status.nodes) {
+      // Names of nodes have no character that would have to be escaped (cluster::CheckName).
+      text += std::string(name) + "{node=\"" +
+              (node.description.name.empty() ? node.address : node.description.name) + "\"} " +
+              std::to_string(number(node)) + "\n";
+    }
+  };
+  each("halfmoon_cluster_node_up", "gauge", "Whether the node is there",
+       [](const cluster::NodeStatus& node) { return node.connected ? 1 : 0; });
+  each("halfmoon_cluster_node_pages_in_use", "gauge", "KV pages held",
+       [](const cluster::NodeStatus& node) { return node.load.pages_in_use; });
+  each("halfmoon_cluster_node_waiting_prompt_tokens", "gauge", "Prompt tokens still to compute",
+       [](const cluster::NodeStatus& node) { return node.load.report.waiting_prompt_tokens; });
+  each("halfmoon_cluster_node_sent_bytes_total", "counter", "KV that others copied from it",
+       [](const cluster::NodeStatus& node) { return node.load.sent_bytes; });
+  each("halfmoon_cluster_node_received_bytes_total", "counter", "KV that it copied from others",
+       [](const cluster::NodeStatus& node) { return node.load.received_bytes; });
+  return text;
+}
+
 std::string ClusterJson(const cluster::ClusterStatus& status, const std::string& membership) {
   json::array nodes;
   for (const cluster::NodeStatus& node : status.nodes) nodes.push_back(NodeJson(node));

@@ -10,6 +10,8 @@ namespace halfmoon::app {
 
 /// HTML that reads /cluster.json every second.
 std::string ClusterPage();
+/// In the text format of Prometheus.
+std::string ClusterMetrics(const cluster::ClusterStatus& status);
 std::string ClusterJson(const cluster::ClusterStatus& status, const std::string& membership);
 
 }  // namespace halfmoon::app

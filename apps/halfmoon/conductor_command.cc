@@ -86,9 +86,10 @@ int RunConductor(const ConductorFlags& flags) {
   Result<std::unique_ptr<serve::Server>> started = StartHttp(
       flags.http,
       {{.path = "/cluster", .content_type = "text/html; charset=utf-8", .body = ClusterPage},
-       {.path = "/cluster.json", .content_type = "application/json", .body = [&] {
-          return ClusterJson(door.Describe(), membership());
-        }}});
+       {.path = "/cluster.json",
+        .content_type = "application/json",
+        .body = [&] { return ClusterJson(door.Describe(), membership()); }}},
+      [&] { return ClusterMetrics(door.Describe()); });
   if (!started.ok()) return Fail(started.error());
   serve::Server& server = **started;
   std::fprintf(stderr,

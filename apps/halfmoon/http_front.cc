@@ -66,7 +66,8 @@ void AddHttpOptions(CLI::App* command, HttpFlags* flags) {
 }
 
 Result<std::unique_ptr<serve::Server>> StartHttp(const HttpFlags& flags,
-                                                 std::vector<serve::Page> pages) {
+                                                 std::vector<serve::Page> pages,
+                                                 std::function<std::string()> more_metrics) {
   serve::ServerOptions server;
   server.http.host = flags.host;
   server.http.port = flags.port;
@@ -80,6 +81,7 @@ Result<std::unique_ptr<serve::Server>> StartHttp(const HttpFlags& flags,
   server.max_output_tokens = flags.max_output_tokens;
   server.version = HALFMOON_VERSION;
   server.pages = std::move(pages);
+  server.more_metrics = std::move(more_metrics);
   return serve::Server::Start(std::move(server));
 }
 

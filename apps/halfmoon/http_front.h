@@ -35,7 +35,8 @@ void AddHttpOptions(CLI::App* command, HttpFlags* flags);
 
 /// Listens. Errors: those of serve::Server::Start; kNotFound for a key file.
 Result<std::unique_ptr<serve::Server>> StartHttp(const HttpFlags& flags,
-                                                 std::vector<serve::Page> pages = {});
+                                                 std::vector<serve::Page> pages = {},
+                                                 std::function<std::string()> more_metrics = {});
 
 /// Lines to paste, on stderr.
 void PrintHowTo(const std::string& url, const std::string& name, bool needs_key);

@@ -254,7 +254,12 @@ class FrontDoorImpl final : public FrontDoor {
         // What was computed is never thrown away: limits hold at arrival only.
         .limits = running->attempts == 0 ? options_.limits : ServiceLimits{}};
     const Decision decision = conductor_.Place(asked, clock_->NowUs());
-    if (const auto* rejection = std::get_if<Rejection>(&decision)) return RefusalOf(*rejection);
+    if (const auto* rejection = std::get_if<Rejection>(&decision)) {
+      counters_.retry_after_us = rejection->retry_after_us;
+      std::lock_guard lock(published_.mutex);
+      published_.status.retry_after_us = rejection->retry_after_us;
+      return RefusalOf(*rejection);
+    }
     const auto& placement = std::get<Placement>(decision);
     NodeLink* decode = nodes_.Find(placement.decode);
     NodeLink* prefill = nodes_.Find(placement.prefill);

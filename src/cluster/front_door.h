@@ -51,6 +51,8 @@ struct ClusterStatus {
   uint64_t fetched = 0;        ///< with leading blocks from another node's cache
   uint64_t moved = 0;          ///< requests that went on on another node
   uint64_t failed = 0;
+  /// When the load that the latest rejection met is predicted to be gone, from then on; 0: none.
+  TimeUs retry_after_us = 0;
 };
 
 /// What all nodes have in common.

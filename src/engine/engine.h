@@ -201,6 +201,8 @@ struct EngineStats {
   uint64_t drafts = 0;                 ///< steps of a sequence that had guesses to check
   uint64_t draft_tokens = 0;           ///< guesses in them
   uint64_t accepted_draft_tokens = 0;  ///< of these, what came true
+  /// When a request that is refused now may be taken, predicted; 0: not known.
+  int retry_after_s = 0;
   uint64_t finished[4] = {};           ///< by FinishReason
   model::ExpertStats experts;
   int loading = 0;                ///< requests whose blocks are on their way from a store

@@ -58,6 +58,7 @@ net::Response MetricsPage(const Services& services) {
   const std::vector<std::string> names = services.ModelNames();
   net::Response response =
       net::TextResponse(200, services.metrics->Print(stats, names.empty() ? "" : names.front()));
+  if (services.options->more_metrics) response.body += services.options->more_metrics();
   response.headers.Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
   return response;
 }

@@ -205,13 +205,15 @@ void Metrics::ObserveEnd(Outcome outcome, double seconds, int64_t prompt_tokens,
 }
 
 int Metrics::RetryAfterSeconds(const engine::EngineStats& stats) const {
+  constexpr int kMostSeconds = 120;
+  if (stats.retry_after_s > 0) return std::min(stats.retry_after_s, kMostSeconds);
   double recent_s = 1;
   {
     std::lock_guard lock(impl_->mutex);
     recent_s = impl_->recent_request_s;
   }
   const double waves = static_cast<double>(stats.queued) / std::max(1, stats.running);
-  return static_cast<int>(std::clamp(std::ceil(recent_s * waves), 1.0, 120.0));
+  return static_cast<int>(std::clamp(std::ceil(recent_s * waves), 1.0, double{kMostSeconds}));
 }
 
 std::string Metrics::Print(const std::optional<engine::EngineStats>& stats,

@@ -32,6 +32,8 @@ struct ServerOptions {
   int32_t max_output_tokens = 0;  ///< bound of every request's max_tokens; 0: the context only
   std::string version;            ///< of the program, for /version
   std::vector<Page> pages;
+  /// What /metrics says beside the server's own, in the text format of Prometheus; empty: nothing.
+  std::function<std::string()> more_metrics;
 };
 
 }  // namespace halfmoon::serve

@@ -110,7 +110,9 @@ def test_pages_for_people_and_monitors(cluster):
     assert "<table>" in cluster.conductor.get_text("/cluster")
     names = {node["name"] for node in cluster.status()["nodes"]}
     assert names == {"prefill0", "decode1", "decode2"}
-    assert "halfmoon_requests_running" in cluster.conductor.get_text("/metrics")
+    metrics = cluster.conductor.get_text("/metrics")
+    assert "halfmoon_requests_running" in metrics
+    assert 'halfmoon_cluster_node_up{node="prefill0"} 1' in metrics
 
 
 def test_node_with_another_model_is_refused_by_name(start_cluster, golden):
@@ -172,3 +174,22 @@ def test_without_a_secret_nothing_starts(halfmoon_run, model, flags):
     done = halfmoon_run("serve", "-m", model, "--port", "0", "--role", "both", *flags)
     assert done.returncode == 1
     assert "secret of at least 8 characters" in done.stderr
+
+
+def test_overload_is_refused_with_the_time_to_come_back(start_cluster):
+    cluster = start_cluster("both", conductor_flags=("--ttft-limit", "0.2", "--reject", "early"))
+    complete(cluster.url, prompt=STORY * 4, max_tokens=8)  # costs are known from now on
+    cluster.wait(lambda status: status["nodes"][0]["prompt_token_us"] > 0, "no costs")
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        def ask(number):
+            try:
+                return complete(cluster.url, prompt=f"{number} {STORY * 20}", max_tokens=4), None
+            except urllib.error.HTTPError as error:
+                return json.load(error), error
+        answers = list(pool.map(ask, range(12)))
+    refused = [(body, error) for body, error in answers if error is not None]
+    assert refused, "nothing was refused"
+    for body, error in refused:
+        assert error.code == 429 and 1 <= int(error.headers["Retry-After"]) <= 120
+        assert "the first token would take" in body["error"]["message"]
+    cluster.wait_idle()
