@@ -100,7 +100,7 @@ def measure_tbt(url, options, seed):
 
 def run(options):
     flags = ("--speculative", "none", "-c", "8192")
-    setups = {"disaggregated": (("prefill", "decode"), "global"),
+    setups = {"disaggregated": (("prefill", "decode"), options.policy),
               "coupled": (("both", "both") if options.what == "tbt" else ("both",), "load")}
     rounds = {name: [] for name in setups}
     for number in range(options.rounds):
@@ -132,6 +132,7 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=4096, help="of a long prompt, about; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=40.0, help="tbt: for which prompts arrive; default: %(default)s")
     parser.add_argument("--every", type=float, default=8.0, help="tbt: mean seconds between prompts; default: %(default)s")
+    parser.add_argument("--policy", default="global", help="of the conductor, disaggregated; default: %(default)s")
     parser.add_argument("--answers", type=int, default=4, help="tbt: that run all the time; default: %(default)s")
     return parser.parse_args()
 

@@ -13,7 +13,7 @@
 #include "apps/halfmoon/node_engine.h"
 #include "engine/local_pages.h"
 #include "kernels/paged_kv.h"
-#include "net/secret.h"
+#include "net/digest.h"
 
 namespace halfmoon::app {
 namespace {

@@ -16,7 +16,7 @@
 #include "cluster/node_table.h"
 #include "cluster/remote_stream.h"
 #include "kv/block_key.h"
-#include "net/secret.h"
+#include "net/digest.h"
 
 namespace halfmoon::cluster {
 namespace {

@@ -16,9 +16,9 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "net/digest.h"
 #include "net/io_pool.h"
 #include "net/listen.h"
-#include "net/secret.h"
 #include "net/transport.h"
 
 namespace halfmoon::net {
@@ -27,6 +27,7 @@ namespace {
 // docs/formats/channel.md.
 constexpr std::string_view kMagic = "HMCHAN01";
 constexpr size_t kNonceBytes = 32;
+constexpr size_t kProofBytes = 32;
 constexpr size_t kHeaderBytes = 8;
 constexpr uint16_t kSignOfLife = 0xFFFF;
 constexpr std::string_view kByDialler = "dialler";
@@ -49,7 +50,7 @@ Result<std::string> ProofOf(const std::string& token, std::string_view who,
                             std::string_view dialler_nonce, std::string_view acceptor_nonce) {
   std::string message(kMagic);
   message.append(who).append(dialler_nonce).append(acceptor_nonce);
-  return Prove(token, message);
+  return HmacSha256(token, message);
 }
 
 void Keep(tcp::socket& socket) {
@@ -218,7 +219,7 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
              [self = shared_from_this(), by, then = std::move(then)](const std::string& proof) {
                const Result<std::string> expected = self->ProofBy(by);
                if (!expected.ok()) return self->End(expected.error());
-               if (!SameSecret(proof, *expected)) return self->RefuseToken();
+               if (!SecretsEqual(proof, *expected)) return self->RefuseToken();
                then();
              });
   }

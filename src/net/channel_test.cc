@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "net/digest.h"
 #include "net/raw_client.h"
-#include "net/secret.h"
 
 namespace halfmoon::net {
 namespace {
@@ -183,9 +183,9 @@ TEST(Channel, SilentPeer_CountsAsGone) {
   client.Send("HMCHAN01" + nonce);
   const std::string their_nonce = client.ReadBytes(40).substr(8);
   ASSERT_EQ(their_nonce.size(), 32u);
-  client.Send(*Prove("secret", "HMCHAN01dialler" + nonce + their_nonce));
+  client.Send(*HmacSha256("secret", "HMCHAN01dialler" + nonce + their_nonce));
   EXPECT_EQ(client.ReadBytes(32).substr(0, 32),
-            *Prove("secret", "HMCHAN01acceptor" + nonce + their_nonce));
+            *HmacSha256("secret", "HMCHAN01acceptor" + nonce + their_nonce));
   // Signs of life come until it is given up.
   const std::string rest = client.ReadAll();
   EXPECT_EQ(rest.find("<timeout>"), std::string::npos);

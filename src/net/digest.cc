@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/rand.h>
 
 #include <array>
 #include <utility>
@@ -66,6 +67,14 @@ Result<std::string> HmacSha256(std::string_view key, std::string_view message) {
 
 bool SecretsEqual(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+Result<std::string> RandomBytes(size_t count) {
+  std::string bytes(count, '\0');
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()), static_cast<int>(count)) != 1) {
+    return Error(ErrorCode::kInternal, "OpenSSL has no random bytes");
+  }
+  return bytes;
 }
 
 }  // namespace halfmoon::net

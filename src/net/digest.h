@@ -5,6 +5,7 @@
 // somebody gains from a collision.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -42,5 +43,8 @@ Result<std::string> HmacSha256(std::string_view key, std::string_view message);
 /// Whether both are the same, in a time that tells nothing of where they differ. Their sizes are no
 /// secret.
 bool SecretsEqual(std::string_view a, std::string_view b);
+
+/// `count` unpredictable bytes. Errors: kInternal where the system gives none.
+Result<std::string> RandomBytes(size_t count);
 
 }  // namespace halfmoon::net

@@ -49,5 +49,11 @@ TEST(SecretsEqual, AnyDifference_IsSeen) {
   EXPECT_FALSE(SecretsEqual("abc", "abcd"));
 }
 
+TEST(RandomBytes, EachIsAnotherAndAsLongAsAsked) {
+  EXPECT_EQ(RandomBytes(32)->size(), 32u);
+  EXPECT_NE(*RandomBytes(32), *RandomBytes(32));
+  EXPECT_TRUE(RandomBytes(0)->empty());
+}
+
 }  // namespace
 }  // namespace halfmoon::net
