@@ -8,10 +8,12 @@ if(NOT status EQUAL 0 OR commit STREQUAL "")
 endif()
 file(READ ${SOURCE}/bench/llama_cpp_worker.py worker)
 file(READ ${SOURCE}/bench/requirements.txt requirements)
+file(READ ${SOURCE}/bench/costs/llama3-70b-8xa800.json paper_costs)
 string(CONCAT text "// SPDX-License-Identifier: Apache-2.0\n"
        "#include \"apps/halfmoon/embedded_files.h\"\n\nnamespace halfmoon::app {\n\n"
        "std::string_view EmbeddedLlamaCppWorker() {\n  return R\"~~~(${worker})~~~\";\n}\n"
        "std::string_view EmbeddedBenchRequirements() {\n  return R\"~~~(${requirements})~~~\";\n}\n"
+       "std::string_view EmbeddedPaperCosts() {\n  return R\"~~~(${paper_costs})~~~\";\n}\n"
        "std::string_view BuildCommit() { return \"${commit}\"; }\n\n}  // namespace halfmoon::app\n")
 set(old "")
 if(EXISTS ${OUT})

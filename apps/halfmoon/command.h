@@ -28,6 +28,7 @@ void AddGenerateCommand(CLI::App* app, Action* action);
 void AddPerplexityCommand(CLI::App* app, Action* action);
 void AddQuantizeCommand(CLI::App* app, Action* action);
 void AddDoctorCommand(CLI::App* app, Action* action);
+void AddSimCommand(CLI::App* app, Action* action);
 void AddVersionCommand(CLI::App* app, Action* action);
 
 }  // namespace halfmoon::app

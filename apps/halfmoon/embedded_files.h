@@ -9,6 +9,7 @@ namespace halfmoon::app {
 
 std::string_view EmbeddedLlamaCppWorker();     ///< bench/llama_cpp_worker.py
 std::string_view EmbeddedBenchRequirements();  ///< bench/requirements.txt
+std::string_view EmbeddedPaperCosts();         ///< bench/costs/llama3-70b-8xa800.json
 
 /// Commit of the source tree, with "+" behind it where files differed from it; "unknown" outside
 /// of git.

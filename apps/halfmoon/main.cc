@@ -61,6 +61,7 @@ int Main(int argc, char** argv) {
   AddGenerateCommand(&app, &action);
   AddPerplexityCommand(&app, &action);
   AddQuantizeCommand(&app, &action);
+  AddSimCommand(&app, &action);
   AddDoctorCommand(&app, &action);
   AddVersionCommand(&app, &action);
   AddEnvironmentNames(&app);

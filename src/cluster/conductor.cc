@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kMaxNodes = 60000;
 constexpr double kFirstOutputTokens = 256.0;  // until requests have ended
 constexpr double kOutputKeep = 0.99;
+constexpr double kTtftKeep = 0.95;
 constexpr int kMaxSources = 4;  // pieces that a prefix is put together from
 
 }  // namespace
@@ -137,6 +138,7 @@ void Conductor::ReportLoad(NodeId node, const LoadReport& report, TimeUs now) {
                               : std::max<int64_t>(0, report.decoding_kv_tokens - known_tokens);
   int64_t prompts = report.waiting_prompt_tokens;
   for (const QueuedPrefill& queued : found->prefills) {
+    if (queued.done) continue;
     const Tracked& tracked_request = requests_.at(queued.request);
     prompts -= tracked_request.prompt_tokens - tracked_request.prefix_tokens;
   }
@@ -245,6 +247,9 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
                       .prefill_us = static_cast<TimeUs>(prefill.prefill_us),
                       .fetch_us = static_cast<TimeUs>(prefill.fetch_us),
                       .prefix_tokens = prefill.prefix_tokens};
+  mean_ttft_us_ = mean_ttft_us_ <= 0.0
+                      ? prefill.ttft_us
+                      : kTtftKeep * mean_ttft_us_ + (1.0 - kTtftKeep) * prefill.ttft_us;
   for (const Source& source : context.sources) {
     const int32_t first = std::max(source.first_block, prefill.local_blocks);
     const int32_t end = std::min(source.end_block, prefill.prefix_blocks);
@@ -291,7 +296,9 @@ void Conductor::PrefillEnded(RequestId request, double measured_us, TimeUs now) 
   const auto found = requests_.find(request);
   if (found == requests_.end() || found->second.stage != Stage::kPrefill) return;
   Tracked& tracked = found->second;
-  EndPrefill(request, tracked);
+  for (QueuedPrefill& queued : nodes_[tracked.prefill].prefills) {
+    if (queued.request == request) queued.done = true;
+  }
   tracked.stage = Stage::kComing;
   tracked.ready_us = Advance(now);
   if (options_.fit_costs) {

@@ -24,8 +24,9 @@ struct ConductorOptions {
   Policy policy = Policies().front();
   RejectPolicy reject = RejectPolicy::kPredictive;
   uint64_t seed = 0;  ///< of choices between equals
-  /// Part of a limit that predictions may fill, so that their errors do not break it.
-  double headroom = 1.0;
+  /// Part of a limit that predictions may fill: they are of the moment at which a request joins,
+  /// and batches and their KV grow after it.
+  double headroom = 0.9;
   /// Whether what nodes measure changes their costs.
   bool fit_costs = true;
 };
@@ -43,8 +44,8 @@ class Conductor {
   void NodeJoined(NodeId node, const NodeInfo& info);
   /// Another role, health or capacity. Costs stay as fitted where the declared ones stay.
   void NodeUpdated(NodeId node, const NodeInfo& info);
-  /// Returns the requests that it was prefilling or decoding, which are forgotten: who sent them
-  /// places them again.
+  /// Returns the requests that it was prefilling, sending or decoding, which are forgotten: who
+  /// sent them places them again.
   std::vector<RequestId> NodeLeft(NodeId node);
   void ReportLoad(NodeId node, const LoadReport& report, TimeUs now);
   void BlocksStored(NodeId node, Tier tier, std::span<const kv::BlockKey> keys);
@@ -94,13 +95,14 @@ class Conductor {
     TimeUs order_us = 0;
     double prefill_us = 0.0;
     bool running = false;
+    bool done = false;  // but its KV is still on its way to who decodes
     TimeUs started_us = 0;
   };
   struct Node {
     NodeId id{};
     NodeInfo info;
     std::optional<CostFit> fit;           // none: the slot is free
-    std::vector<QueuedPrefill> prefills;  // waiting or running, as they came
+    std::vector<QueuedPrefill> prefills;  // as they came, until they decode
     std::vector<RequestId> decodes;       // coming or running
     // Sums over `decodes`, so that a load costs no walk.
     int32_t num_decoding = 0;        // that have joined
@@ -174,8 +176,8 @@ class Conductor {
 
   // conductor_decode.cc: who decodes, and what is refused.
   DecodeLoad LoadOf(const Node& node, TimeUs now, Count count) const;
-  /// The load at a later time, with what comes and goes until then.
-  DecodeLoad LoadAt(const Node& node, TimeUs now, TimeUs at) const;
+  /// The load at a later time, with those that come and without those that go until then.
+  DecodeLoad LoadAt(const Node& node, TimeUs now, TimeUs joins_until, TimeUs leaves_until) const;
   static double StepUs(const Node& node);
   double TbtUs(const Context& context, const Node& node, const DecodeLoad& load) const;
   bool Fits(const Node& node, int64_t tokens, TimeUs now) const;
@@ -196,6 +198,7 @@ class Conductor {
   std::map<NodeId, NodeSlot> slots_by_id_;
   std::unordered_map<RequestId, Tracked> requests_;  // never iterated
   double mean_output_tokens_;
+  double mean_ttft_us_ = 0.0;  // predicted, of those placed of late
   uint64_t random_;
   TimeUs now_ = 0;
   std::vector<PrefixRun> local_;  // by slot, of the request being placed

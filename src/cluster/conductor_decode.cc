@@ -33,17 +33,19 @@ Conductor::DecodeLoad Conductor::LoadOf(const Node& node, TimeUs now, Count coun
 }
 
 // What was there when this conductor came is taken to stay.
-Conductor::DecodeLoad Conductor::LoadAt(const Node& node, TimeUs now, TimeUs at) const {
+Conductor::DecodeLoad Conductor::LoadAt(const Node& node, TimeUs now, TimeUs joins_until,
+                                        TimeUs leaves_until) const {
   DecodeLoad load{.sequences = node.more_decoding, .kv_tokens = node.more_kv_tokens};
   const double step_us = StepUs(node);
   for (const RequestId request : node.decodes) {
     const Tracked& tracked = requests_.at(request);
     const TimeUs start_us =
         tracked.stage == Stage::kDecoding ? tracked.started_us : std::max(now, tracked.ready_us);
-    const double made = static_cast<double>(at - start_us) / step_us;
-    if (made < 0.0 || made >= tracked.output_tokens) continue;
+    if (start_us > joins_until) continue;
+    const double made = static_cast<double>(leaves_until - start_us) / step_us;
+    if (made >= tracked.output_tokens) continue;
     ++load.sequences;
-    load.kv_tokens += tracked.prompt_tokens + static_cast<int64_t>(made);
+    load.kv_tokens += tracked.prompt_tokens + static_cast<int64_t>(std::max(0.0, made));
   }
   return load;
 }
@@ -99,10 +101,15 @@ std::optional<Rejection> Conductor::Refuse(const Context& context, const Prefill
   }
   if (limits.tbt_us <= 0 || options_.reject == RejectPolicy::kLate) return std::nullopt;
   const Node& node = nodes_[decode.slot];
-  const DecodeLoad load =
-      options_.reject == RejectPolicy::kEarly
-          ? LoadOf(node, context.now_us, Count::kDecoding)
-          : LoadAt(node, context.now_us, context.now_us + static_cast<TimeUs>(prefill.ttft_us));
+  // Places that others leave are taken by requests that are not known yet, the more of them the
+  // longer one looks ahead. So nobody counts on more leaving than in the time that a request
+  // usually takes to get here: else long prompts would be let in where short ones are refused.
+  const auto joins_until = context.now_us + static_cast<TimeUs>(prefill.ttft_us);
+  const auto leaves_until =
+      context.now_us + static_cast<TimeUs>(std::min(prefill.ttft_us, mean_ttft_us_));
+  const DecodeLoad load = options_.reject == RejectPolicy::kEarly
+                              ? LoadOf(node, context.now_us, Count::kDecoding)
+                              : LoadAt(node, context.now_us, joins_until, leaves_until);
   const double tbt_us = TbtUs(context, node, load);
   if (tbt_us <= static_cast<double>(limits.tbt_us) * options_.headroom) return std::nullopt;
   return Rejection{.reason = RejectReason::kDecodeLoad,

@@ -31,6 +31,7 @@ double SlowerRate(double a, double b) {
 double Conductor::QueueUs(const Node& node, TimeUs order_us, TimeUs now) const {
   double sum = node.more_queue_us;
   for (const QueuedPrefill& queued : node.prefills) {
+    if (queued.done) continue;
     if (queued.running) {
       sum += std::max(0.0, queued.prefill_us - static_cast<double>(now - queued.started_us));
     } else if (queued.order_us <= order_us) {

@@ -35,7 +35,8 @@ std::vector<kv::BlockKey> Keys(uint64_t document, int count) {
 class ConductorTest : public testing::Test {
  protected:
   void Start(std::string_view policy, RejectPolicy reject = RejectPolicy::kNone) {
-    conductor_.emplace(ConductorOptions{.policy = *FindPolicy(policy), .reject = reject});
+    conductor_.emplace(
+        ConductorOptions{.policy = *FindPolicy(policy), .reject = reject, .headroom = 1.0});
   }
   NodeId Join(Role role) { return Join(Info(role)); }
   NodeId Join(const NodeInfo& info) {
@@ -254,6 +255,18 @@ TEST_F(ConductorTest, NodeLeft_ItsRequests_AreHandedBack) {
   EXPECT_EQ(conductor_->directory().num_entries(), 0u);
 }
 
+TEST_F(ConductorTest, NodeLeft_WhileItSendsKv_LosesTheRequest) {
+  Start("global");
+  const NodeId prefill = Join(Role::kPrefill);
+  Join(Role::kDecode);
+  Place(100);
+  conductor_->PrefillStarted(last_, 0);
+  conductor_->PrefillEnded(last_, 0.0, 0);
+  EXPECT_EQ(Place(1000).ttft_us, kSecond);  // nothing is left to compute for the first
+  conductor_->RequestEnded(last_, 0, 0);
+  EXPECT_EQ(conductor_->NodeLeft(prefill).size(), 1u);
+}
+
 TEST_F(ConductorTest, NodeJoined_Again_HasNothingOfBefore) {
   Start("global");
   const NodeId prefill = Join(Role::kPrefill);
@@ -300,9 +313,19 @@ TEST_F(ConductorTest, Reject_Predictive_LeavesOutThoseThatEnd) {
   Join(Role::kPrefill);
   Join(Role::kDecode);
   Place(10, 0, {}, limits);
-  Compute(last_, 0);
+  const RequestId first = last_;
+  Compute(first, 0);
   EXPECT_EQ(Refused(10, 0, limits), RejectReason::kDecodeLoad);
-  Place(3000, 0, {}, limits);  // 100 tokens at 21 ms are done by then
+  EXPECT_EQ(Refused(3000, 0, limits), RejectReason::kDecodeLoad);  // others would take the place
+  conductor_->RequestEnded(first, 0, 2 * kSecond);
+  for (int i = 0; i < 200; ++i) {
+    // Without a limit of their own: requests that take three seconds to get here are usual.
+    Place(3000, 2 * kSecond);
+    conductor_->RequestEnded(last_, 0, 2 * kSecond);
+  }
+  Place(10, 2 * kSecond);
+  Compute(last_, 2 * kSecond);
+  Place(3000, 2 * kSecond, {}, limits);  // 100 tokens at 21 ms are done by then
 }
 
 TEST_F(ConductorTest, Reject_Late_SaysSoWhenItIsComputed) {
@@ -321,7 +344,8 @@ TEST_F(ConductorTest, Reject_Late_SaysSoWhenItIsComputed) {
 TEST_F(ConductorTest, Slack_ARequestThatCannotBeInTime_LetsOthersPass) {
   Policy policy = *FindPolicy("slack");
   policy.conditional = false;
-  conductor_.emplace(ConductorOptions{.policy = policy, .reject = RejectPolicy::kNone});
+  conductor_.emplace(
+      ConductorOptions{.policy = policy, .reject = RejectPolicy::kNone, .headroom = 1.0});
   Join(Role::kPrefill);
   Join(Role::kDecode);
   const ServiceLimits limits{.ttft_us = 10 * kSecond};

@@ -203,7 +203,7 @@ struct EngineStats {
   uint64_t accepted_draft_tokens = 0;  ///< of these, what came true
   /// When a request that is refused now may be taken, predicted; 0: not known.
   int retry_after_s = 0;
-  uint64_t finished[4] = {};           ///< by FinishReason
+  uint64_t finished[4] = {};  ///< by FinishReason
   model::ExpertStats experts;
   int loading = 0;                ///< requests whose blocks are on their way from a store
   uint64_t loaded_blocks = 0;     ///< that came

@@ -68,7 +68,7 @@ struct TableOptions {
   Limits limits;
   int32_t num_pages = 0;
   bool prefix_cache = true;
-  bool track_blocks = false;  ///< index_changes tells of blocks
+  bool track_blocks = false;    ///< index_changes tells of blocks
   BlockLoads* loads = nullptr;  ///< outlives the table; null: nothing can be loaded
   bool note_sealed = false;     ///< keep what TakeSealed tells
 };

@@ -27,6 +27,7 @@ THIRD_PARTY = [
     ("openssl/", {"net"}),
     ("spdlog/", {"base"}),
     ("xxhash.h", {"base"}),
+    ("zlib.h", {"base"}),
     ("liburing.h", {"base"}),
     ("prometheus/", {"serve"}),
     ("textcore.h", {"text"}),
