@@ -43,7 +43,8 @@ class Server:
 
     def __init__(self, model: pathlib.Path, *flags: str, command: str = "serve", wait_ready: bool = True,
                  timeout_s: float = 60.0, environment: dict[str, str] | None = None, prefix: tuple[str, ...] = ()):
-        line = [*prefix, str(binary()), command, "-m", str(model), "--host", "127.0.0.1", "--port", "0", *flags]
+        defaults = [word for flag, value in (("--host", "127.0.0.1"), ("--port", "0")) if flag not in flags for word in (flag, value)]
+        line = [*prefix, str(binary()), command, "-m", str(model), *defaults, *flags]
         self.process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         text=True, errors="replace", env=program_environment() | (environment or {}))
         self._lines: list[str] = []
