@@ -209,6 +209,9 @@ class FrontDoorImpl final : public FrontDoor {
     info.health = load.health;
     if (load.costs.prefill.token_us > 0.0) info.costs.prefill = load.costs.prefill;
     if (load.costs.decode.fixed_us > 0.0) info.costs.decode = load.costs.decode;
+    if (load.costs.network_bytes_per_s > 0.0) {
+      info.costs.network_bytes_per_s = load.costs.network_bytes_per_s;
+    }
     conductor_.NodeUpdated(link->id, info);
     conductor_.ReportLoad(link->id, load.report, clock_->NowUs());
     link->load = load;

@@ -2,6 +2,7 @@
 #include "cluster/kv_puller.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <mutex>
 #include <utility>
@@ -163,7 +164,18 @@ struct KvPuller::Shared : std::enable_shared_from_this<Shared> {
   transfer::TransferEngine* const transfers;
   const Clock* const clock;
   const PageShape shape;
+  // Of a read alone: small ones are mostly waiting and say nothing of the path.
+  void Measure(size_t bytes, TimeUs us) {
+    constexpr size_t kLeastBytes = 256 << 10;
+    constexpr double kNewest = 0.2;
+    if (bytes < kLeastBytes) return;
+    const double now = static_cast<double>(bytes) * 1e6 / static_cast<double>(us);
+    const double before = rate.load();
+    rate.store(before == 0.0 ? now : before + kNewest * (now - before));
+  }
+
   net::TimerId timer = net::TimerId::kNone;
+  std::atomic<double> rate{0.0};  // bytes per second
   std::map<std::string, Link> links;
 };
 
@@ -185,6 +197,8 @@ KvPuller::~KvPuller() {
     }
   });
 }
+
+double KvPuller::bytes_per_s() const { return shared_->rate.load(); }
 
 std::shared_ptr<store::BlockSource> KvPuller::Pull(const SourceSpec& spec,
                                                    std::span<const kv::BlockKey> keys) {

@@ -43,6 +43,9 @@ class KvPuller {
   std::shared_ptr<store::BlockSource> Pull(const SourceSpec& spec,
                                            std::span<const kv::BlockKey> keys);
 
+  /// At which KV arrives here, as measured over the reads of late; 0: none yet.
+  double bytes_per_s() const;
+
  private:
   struct Shared;
   const std::shared_ptr<Shared> shared_;

@@ -284,6 +284,7 @@ class NodeServerImpl final : public NodeServer {
       load.received_bytes += static_cast<int64_t>(path.received_bytes);
     }
     load.exports = exporter_->num_exports();
+    load.costs.network_bytes_per_s = puller_->bytes_per_s();
     return load;
   }
 

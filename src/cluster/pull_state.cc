@@ -15,11 +15,12 @@ constexpr TimeUs kReadTimeoutUs = 20'000'000;
 }  // namespace
 
 PullState::PullState(SourceSpec spec, std::span<const kv::BlockKey> keys, const PageShape& shape,
-                     transfer::TransferEngine* transfers, const Clock* clock)
+                     transfer::TransferEngine* transfers, const Clock* clock, OnArrived on_arrived)
     : spec_(std::move(spec)),
       shape_(shape),
       transfers_(transfers),
       clock_(clock),
+      on_arrived_(std::move(on_arrived)),
       progress_us_(clock->NowUs()) {
   const size_t count = std::min(keys.size(), static_cast<size_t>(std::max(0, spec_.num_blocks)));
   for (size_t i = 0; i < count; ++i) index_.emplace(keys[i], i);
@@ -164,14 +165,12 @@ std::optional<Error> PullState::error() {
 void PullState::StartReads() {
   while (true) {
     std::vector<transfer::ReadRange> ranges;
-    std::vector<size_t> numbers;
-    std::vector<int> layers;
+    Reading reading{.began_us = clock_->NowUs()};
     std::string descriptor;
     {
       std::lock_guard lock(mutex_);
       if (error_.has_value() || descriptor_.empty()) break;
-      size_t bytes = 0;
-      for (size_t i = 0; i < blocks_.size() && bytes < kReadBytes; ++i) {
+      for (size_t i = 0; i < blocks_.size() && reading.bytes < kReadBytes; ++i) {
         Block& block = blocks_[i];
         if (!block.tag.has_value() || block.pieces.empty()) continue;
         for (const Piece& piece : block.pieces) {
@@ -181,10 +180,10 @@ void PullState::StartReads() {
           ranges.push_back({.offset = piece.offset,
                             .target = block.page.subspan(begin, size),
                             .checksum = piece.checksum});
-          numbers.push_back(i);
-          layers.push_back(piece.end_layer - piece.first_layer);
+          reading.blocks.push_back(i);
+          reading.layers.push_back(piece.end_layer - piece.first_layer);
+          reading.bytes += size;
           ++block.reading;
-          bytes += size;
         }
         block.pieces.clear();
       }
@@ -194,8 +193,8 @@ void PullState::StartReads() {
     }
     const transfer::TransferId id =
         transfers_->Read(descriptor, ranges, {.timeout_us = kReadTimeoutUs},
-                         [self = shared_from_this(), numbers, layers](const Status& status) {
-                           self->OnRead(numbers, layers, status);
+                         [self = shared_from_this(), reading](const Status& status) {
+                           self->OnRead(reading, status);
                          });
     std::lock_guard lock(mutex_);
     (error_.has_value() ? given_up_ : reads_).push_back(id);
@@ -203,19 +202,21 @@ void PullState::StartReads() {
   AfterChange();
 }
 
-void PullState::OnRead(const std::vector<size_t>& blocks, const std::vector<int>& layers,
-                       const Status& status) {
+void PullState::OnRead(const Reading& reading, const Status& status) {
+  if (status.ok() && on_arrived_) {
+    on_arrived_(reading.bytes, std::max<TimeUs>(1, clock_->NowUs() - reading.began_us));
+  }
   {
     std::lock_guard lock(mutex_);
     --num_reading_;
     progress_us_ = clock_->NowUs();
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      Block& block = blocks_[blocks[i]];
+    for (size_t i = 0; i < reading.blocks.size(); ++i) {
+      Block& block = blocks_[reading.blocks[i]];
       --block.reading;
-      if (status.ok()) block.arrived_layers += layers[i];
+      if (status.ok()) block.arrived_layers += reading.layers[i];
     }
     if (!status.ok()) FailLocked(status.error());
-    for (size_t number : blocks) {
+    for (size_t number : reading.blocks) {
       Block& block = blocks_[number];
       if (block.ended || block.reading > 0) continue;
       if (block.arrived_layers == shape_.num_layers) {

@@ -23,9 +23,12 @@ namespace halfmoon::cluster {
 /// the engine, the channel's thread and the transfers' threads call it.
 class PullState : public std::enable_shared_from_this<PullState> {
  public:
-  /// transfers and clock outlive the pull's transfers, which End waits for nobody to start.
+  /// Told of each read that arrived: its bytes, and how long it took. On a thread of the transfers.
+  using OnArrived = std::function<void(size_t bytes, TimeUs us)>;
+
+  /// transfers and clock outlive the pull's transfers.
   PullState(SourceSpec spec, std::span<const kv::BlockKey> keys, const PageShape& shape,
-            transfer::TransferEngine* transfers, const Clock* clock);
+            transfer::TransferEngine* transfers, const Clock* clock, OnArrived on_arrived = {});
 
   const SourceSpec& spec() const { return spec_; }
 
@@ -69,8 +72,15 @@ class PullState : public std::enable_shared_from_this<PullState> {
   };
 
   void StartReads();
-  void OnRead(const std::vector<size_t>& blocks, const std::vector<int>& layers,
-              const Status& status);
+  /// Pieces of a read, by block.
+  struct Reading {
+    std::vector<size_t> blocks;
+    std::vector<int> layers;
+    size_t bytes = 0;
+    TimeUs began_us = 0;
+  };
+
+  void OnRead(const Reading& reading, const Status& status);
   void FailLocked(const Error& error);
   void EndLocked(Block* block, Status status);
   void AfterChange();
@@ -79,6 +89,7 @@ class PullState : public std::enable_shared_from_this<PullState> {
   const PageShape shape_;
   transfer::TransferEngine* const transfers_;
   const Clock* const clock_;
+  const OnArrived on_arrived_;
   std::unordered_map<kv::BlockKey, size_t> index_;
 
   std::mutex mutex_;

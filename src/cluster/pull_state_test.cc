@@ -67,7 +67,8 @@ class PullStateTest : public ::testing::Test {
     }
     pull_ = std::make_shared<PullState>(
         SourceSpec{.address = "other:1", .num_blocks = 4, .patience_us = 1000}, keys_,
-        PageShape{.layer_bytes = kLayerBytes, .num_layers = kLayers}, &transfers_, &clock_);
+        PageShape{.layer_bytes = kLayerBytes, .num_layers = kLayers}, &transfers_, &clock_,
+        [this](size_t bytes, TimeUs us) { arrivals_.emplace_back(bytes, us); });
     pull_->SetWake([this] { ++wakes_; });
   }
   void Segment() {
@@ -112,6 +113,7 @@ class PullStateTest : public ::testing::Test {
   std::shared_ptr<PullState> pull_;
   std::map<uint64_t, Status> ended_;
   int wakes_ = 0;
+  std::vector<std::pair<size_t, TimeUs>> arrivals_;
 };
 
 TEST_F(PullStateTest, LayersOneByOne_ArriveAsTheyAreReady) {
@@ -141,6 +143,18 @@ TEST_F(PullStateTest, ReadyBeforeFetched_IsReadOnceThereIsAPage) {
   EXPECT_TRUE(Poll().at(1).ok());
   EXPECT_TRUE(HasBytes(1));
   EXPECT_FALSE(HasBytes(0));
+}
+
+TEST_F(PullStateTest, Arrivals_AreMeasured) {
+  Segment();
+  Fetch({0, 1});
+  Ready(0, 2, 0, 2);
+  clock_.AdvanceUs(50);
+  transfers_.End(0, {});
+  Ready(0, 2, 2, 3);
+  transfers_.End(1, Error(ErrorCode::kCorrupt, "checksum"));
+  ASSERT_EQ(arrivals_.size(), 1u);
+  EXPECT_EQ(arrivals_[0], (std::pair<size_t, TimeUs>(2 * 2 * kLayerBytes, 50)));
 }
 
 TEST_F(PullStateTest, SourceGone_FailsWhatHasNotCome) {
