@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of the safetensors, GGUF, weights, KV segment and config fuzz targets to tests/fuzz/corpus. Standard library only."""
+"""Writes the seeds of the safetensors, GGUF, weights, KV segment, config and transfer fuzz targets to tests/fuzz/corpus.
+Standard library only."""
 
 import json
 import pathlib
@@ -69,6 +70,21 @@ def weights_table():
     return table + struct.pack("<QQ", 1, 0)
 
 
+def transfers():
+    """Segment descriptor and messages of docs/formats/transfer.md."""
+    request = struct.pack("<BBHIQ16sQQQQ", 1, 0, 2, 7, 1, b"s" * 16, 0, 4096, 8192, 1)
+    lease = struct.pack("<BBHIQ16sQQ", 3, 0, 1, 8, 1, b"s" * 16, 0, 1 << 20)
+    secret = ",secret=" + "0f" * 16
+    return {
+        "transfer/descriptor.txt": ("hmseg1,id=1f,size=4096" + secret + ",shm=halfmoon-ab,tcp=[::1]:7001").encode(),
+        "transfer/ipv4.txt": ("hmseg1,id=1,size=1" + secret + ",tcp=10.0.0.1:7001,quic=far").encode(),
+        "transfer/requests": request + lease,
+        "transfer/replies": struct.pack("<BBHIQQ", 1, 0, 0, 7, 4097, 0) + struct.pack("<BBHIQQ", 5, 0, 0, 0, 1, 0),
+        "transfer/hello": struct.pack("<8sHB5x16s", b"HMTRANSF", 1, 2, b"n" * 16),
+        "transfer/verdict": struct.pack("<B7x32s", 1, b"p" * 32),
+    }
+
+
 # As in fuzz_config.cc: the first byte of an input chooses the weights beside it.
 CHECKPOINTS = ["llama/llama3_rope_untied", "qwen3_moe/norm_topk", "deepseek_v3/no_q_lora_no_yarn", "deepseek_v32/bf16",
                "minimax_m2/bf16", "bailing_moe_v2/one_group_qkv_bias", "glm4_moe/bf16_mtp"]
@@ -122,6 +138,7 @@ def main():
     seeds["weights/table.bin"] = weights_table()
     seeds["kv_segment/header.bin"] = kv_segment_header()
     seeds["kv_segment/records.bin"] = b"".join(kv_segment_record(slot) for slot in range(4))
+    seeds.update(transfers())
     for name, content in [*seeds.items(), *configs()]:
         path = corpus / name
         path.parent.mkdir(parents=True, exist_ok=True)
