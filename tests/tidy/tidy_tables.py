@@ -4,7 +4,7 @@
 MAX_LINES = 600
 MAX_GOLDEN_BYTES = 60 << 20
 CODE_FOLDERS = ["src", "apps", "examples", "bench", "tests", "rust"]
-TEST_FOLDERS = ["golden", "scenario", "fuzz"]
+TEST_FOLDERS = ["golden", "scenario", "fuzz", "e2e"]
 SCRIPTS = {"run", "test", ".ci/run"}
 MACHINE_FOLDERS = ["work", "root", "home", "farm"]
 
