@@ -99,8 +99,13 @@ Result<std::unique_ptr<ClusterNode>> ClusterNode::Start(const NodeFlags& flags,
                       .kv_bytes_per_token = static_cast<int64_t>(layout.bytes_per_token()),
                       .max_running = model.max_sequences,
                       .prefill_share = flags.role == "both" ? 1.0 - model.decode_share : 1.0};
+  const std::string name = description.name;
   HM_ASSIGN(node->server_, cluster::NodeServer::Start(std::move(options), node->engine_.get(),
                                                       node->transfers_.get(), &runtime->clock));
+  HM_ASSIGN(node->meta_store_, OpenEtcd(flags.cluster));
+  if (node->meta_store_ != nullptr) {
+    HM_TRY(node->meta_store_->Announce({.name = name, .address = node->server_->address()}));
+  }
   return node;
 }
 

@@ -17,6 +17,7 @@ import urllib.request
 
 import pytest
 
+from cluster import Cluster, stream_text
 from server import binary
 
 TTL_S = 2
@@ -296,3 +297,29 @@ def test_https(tmp_path, start):
         assert "TLS handshake failed" in stranger.state()
     finally:
         etcd.kill()
+
+
+def test_a_cluster_of_real_processes_lives_through_etcd(halfmoon, model, etcd):
+    """The conductor finds nodes by etcd alone; etcd ends in the middle of an answer and is away for longer than leases last."""
+    where = ("--etcd", etcd.url, "--cluster-name", "e2e")
+    cluster = Cluster(model, *where)
+    try:
+        cluster.start_conductor()
+        for name in ("one", "two"):
+            cluster.start_node(name, "both", *where, join=False)
+        cluster.wait_nodes(2)
+        cluster.conductor.wait_ready()
+        assert cluster.status()["membership"] == "etcd: connected"
+        text, last = stream_text(cluster.url, {"prompt": "Once upon a time", "max_tokens": 150, "ignore_eos": True},
+                                 lambda count: etcd.kill() if count == 20 else None)
+        assert last["usage"]["completion_tokens"] == 150
+        cluster.wait(lambda status: "away for" in status["membership"], "etcd is gone and nobody says so", timeout_s=60)
+        cluster.wait_nodes(2)
+        again, _ = stream_text(cluster.url, {"prompt": "Once upon a time", "max_tokens": 150, "ignore_eos": True})
+        assert again == text
+        etcd.start()
+        cluster.wait(lambda status: status["membership"] == "etcd: connected", "etcd is back", timeout_s=60)
+        cluster.kill("one")
+        cluster.wait(lambda status: len(status["nodes"]) == 1, "a killed node stays", timeout_s=60)
+    finally:
+        cluster.close()
