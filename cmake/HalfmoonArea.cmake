@@ -41,7 +41,7 @@ if(NOT HALFMOON_ONLY_GENERIC)
 endif()
 
 # Areas whose tests run under the thread sanitizer too: those in which threads meet.
-set(HALFMOON_THREADED_AREAS base net transfer engine serve)
+set(HALFMOON_THREADED_AREAS base net transfer engine serve cluster)
 if(HALFMOON_TESTS)
   add_custom_target(threads_tests)
 endif()
