@@ -58,7 +58,7 @@ class Told {
 EtcdTimes QuickTimes() {
   return {.keep_alive_us = 20'000,
           .list_us = 20'000,
-          .call_timeout_us = 300'000,
+          .call_timeout_us = 60'000'000,
           .retry_us = 5'000,
           .max_retry_us = 20'000,
           .trust_us = kHourUs,
@@ -168,8 +168,10 @@ TEST(EtcdStore_EtcdThatEndsAndStartsAgain, CostsNobody) {
 TEST(EtcdStore_EtcdThatStandsStill, CostsNobody) {
   FakeEtcd etcd;
   Told told;
-  const auto conductor = Open(etcd.url());
-  const auto a = Open(etcd.url());
+  EtcdTimes times = QuickTimes();
+  times.call_timeout_us = 300'000;
+  const auto conductor = Open(etcd.url(), times);
+  const auto a = Open(etcd.url(), times);
   ASSERT_TRUE(a->Announce({.name = "a", .address = "a:1"}).ok());
   ASSERT_TRUE(conductor->Follow(told.callback()).ok());
   told.WaitFor({"a:1"});
