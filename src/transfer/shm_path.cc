@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <deque>
 #include <vector>
 
 #include "transfer/shared_mapping.h"
+#include "transfer/streaming_copy.h"
 
 namespace halfmoon::transfer {
 
@@ -253,7 +253,7 @@ void ShmConnection::Copy(uint32_t number, Flight& flight) {
   path_->context_.workers->Run(
       [path, mapping = opened_.at(flight.segment).mapping, pieces = job->PiecesOf(slice), finish] {
         for (const Job::JobPiece& piece : pieces) {
-          std::memcpy(piece.target, mapping->bytes().data() + piece.offset, piece.length);
+          StreamingCopy(piece.target, mapping->bytes().data() + piece.offset, piece.length);
         }
         path->context_.loop->Post(finish);
       });

@@ -124,8 +124,8 @@ struct TransferOptions {
   bool allow_shared_memory = true;
   bool allow_tcp = true;
   int connections_per_peer = 4;
-  uint32_t slice_bytes = 256 << 10;              ///< over TCP; 16 KiB to 8 MiB
-  uint32_t shared_memory_slice_bytes = 4 << 20;  ///< 16 KiB to 64 MiB
+  uint32_t slice_bytes = 1 << 20;                ///< over TCP; 16 KiB to 8 MiB
+  uint32_t shared_memory_slice_bytes = 8 << 20;  ///< 16 KiB to 64 MiB
   int worker_threads = 1;                        ///< copy from shared memory, check sums
   int max_connections = 1024;                    ///< from peers; more are refused
   int max_transfers = 4096;                      ///< in flight; more fail

@@ -26,6 +26,7 @@ class OverProxy : public ::testing::Test {
  protected:
   void StartWith(size_t bytes, TransferOptions owner = {}, TransferOptions reader = {}) {
     memory_ = std::make_unique<SharedMemory>(bytes);
+    reader.slice_bytes = 256 << 10;  // several slices, and so connections, for a few MiB
     owner_ = StartEngine(owner);
     reader_ = StartEngine(reader);
     segment_ = RegisterMemory(*owner_, *memory_);
