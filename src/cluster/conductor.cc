@@ -223,6 +223,10 @@ Decision Conductor::Place(const PlacementRequest& request, TimeUs now) {
   if (decode.has_value() && (options_.policy.conditional || !prefill.has_value())) {
     const std::optional<Prefill> there = PriceWhereItDecodes(context, *decode);
     if (there && (!prefill.has_value() || there->ttft_us <= prefill->ttft_us)) prefill = there;
+    // With nobody else to read prompts, a busy node does so too.
+    if (!prefill.has_value()) {
+      prefill = PriceBest(context, decode->slot, nodes_[decode->slot].info.prefill_share);
+    }
   }
   if (!prefill.has_value() || !decode.has_value()) {
     const bool too_long = std::ranges::any_of(

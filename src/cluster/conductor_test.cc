@@ -100,6 +100,16 @@ TEST_F(ConductorTest, Place_PrefillNodesGone_ComputesWhereItDecodes) {
   EXPECT_EQ(placement.decode, decode);
 }
 
+TEST_F(ConductorTest, Place_PrefillNodesGoneAndTheOthersBusy_IsPlacedAllTheSame) {
+  Start("global");
+  // Nothing is measured yet, so no chunk fits between its steps.
+  const NodeId decode = Join(NodeInfo{.role = Role::kDecode});
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Place(100).prefill, decode);
+    Compute(last_, i);
+  }
+}
+
 TEST_F(ConductorTest, Place_NodeOfBothRoles_DecodesWhereItPrefills) {
   Start("global");
   for (int i = 0; i < 3; ++i) Join(Role::kBoth);

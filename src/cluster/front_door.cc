@@ -14,8 +14,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "cluster/node_table.h"
-#include "cluster/remote_stream.h"
-#include "kv/block_key.h"
+#include "cluster/running_request.h"
 #include "net/digest.h"
 
 namespace halfmoon::cluster {
@@ -26,50 +25,12 @@ constexpr std::chrono::milliseconds kTick{100};
 constexpr TimeUs kLeastPatienceUs = 5'000'000;
 constexpr double kPatienceFactor = 4.0;
 
-/// A request on its way through the cluster. IO thread only.
-struct Running {
-  RequestId id{};
-  GenerateRequest request;  // as it came
-  std::shared_ptr<RemoteStream> stream;
-  std::vector<int32_t> generated;
-  TimeUs arrived_us = 0;
-  TimeUs waits_since_us = 0;  // for a node; 0: has one
-  int attempts = 0;
-  bool prompt_told = false;
-  bool decoding = false;
-  // The attempt that runs.
-  CallId call{};
-  std::string decode;   // address
-  std::string prefill;  // address; empty: where it decodes
-  Ticket ticket;        // of the export it waits for; zero: none
-  std::string source;   // address of the node with the export
-};
-
 /// What all threads share.
 struct Published {
   std::mutex mutex;
   std::optional<ServedModel> model;  // GUARDED_BY(mutex)
   ClusterStatus status;              // GUARDED_BY(mutex)
 };
-
-Error RefusalOf(const Rejection& rejection) {
-  switch (rejection.reason) {
-    case RejectReason::kNoNode:
-      return Error(ErrorCode::kUnavailable, "no node of the cluster can take requests now");
-    case RejectReason::kTooLong:
-      return Error(ErrorCode::kInvalidArgument,
-                   "the prompt with its output fits no node's KV memory");
-    case RejectReason::kPrefillLoad:
-      return Error(ErrorCode::kResourceExhausted,
-                   "the cluster is loaded: the first token would take " +
-                       std::to_string(rejection.predicted_us / 1000) + " ms");
-    case RejectReason::kDecodeLoad:
-      return Error(ErrorCode::kResourceExhausted,
-                   "the cluster is loaded: each token would take " +
-                       std::to_string(rejection.predicted_us / 1000) + " ms");
-  }
-  return Error(ErrorCode::kInternal, "unknown rejection");
-}
 
 class FrontDoorImpl final : public FrontDoor {
  public:
@@ -220,33 +181,12 @@ class FrontDoorImpl final : public FrontDoor {
 
   // conductor: where; then the attempt.
 
-  std::vector<kv::BlockKey> KeysOf(const GenerateRequest& request,
-                                   std::span<const int32_t> ids) const {
-    std::vector<kv::BlockKey> keys;
-    const std::optional<ServedModel> served = model();
-    // Logprobs of a prompt need all of it computed where it decodes.
-    if (!served.has_value() || request.prompt_logprobs) return keys;
-    const auto block = static_cast<size_t>(served->block_size);
-    kv::BlockKey previous = kv::SeedKey({.model_fingerprint = served->fingerprint,
-                                         .kv_format_version = served->kv_format_version,
-                                         .block_size = static_cast<uint32_t>(served->block_size),
-                                         .tenant_salt = request.cache_salt});
-    for (size_t i = 0; (i + 1) * block < ids.size(); ++i) {
-      previous = kv::NextKey(previous, ids.subspan(i * block, block));
-      keys.push_back(previous);
-    }
-    return keys;
-  }
-
   /// Errors: why it is placed nowhere.
   Status Start(Running* running) {
-    GenerateRequest request = running->request;
-    request.prompt_ids.insert(request.prompt_ids.end(), running->generated.begin(),
-                              running->generated.end());
-    request.resumed_tokens += static_cast<int32_t>(running->generated.size());
-    const std::vector<kv::BlockKey> keys = KeysOf(request, request.prompt_ids);
+    GenerateRequest request = RestOf(*running);
     const std::optional<ServedModel> served = model();
     if (!served.has_value()) return RefusalOf({.reason = RejectReason::kNoNode});
+    const std::vector<kv::BlockKey> keys = KeysOf(request, *served);
     const PlacementRequest asked{
         .id = running->id,
         .prompt_tokens = static_cast<int32_t>(request.prompt_ids.size()),
@@ -277,12 +217,10 @@ class FrontDoorImpl final : public FrontDoor {
                 const Placement& placement, NodeLink* prefill, NodeLink* decode) {
     ++running->attempts;
     running->waits_since_us = 0;
-    running->decoding = false;
     running->call = CallId{next_call_++};
     running->decode = decode->address;
     running->prefill.clear();
-    running->source.clear();
-    running->ticket = {};
+    running->orders.clear();
     calls_[running->call] = running->id;
     ++decode->decodes;
     ++counters_.placed;
@@ -301,10 +239,9 @@ class FrontDoorImpl final : public FrontDoor {
       const size_t tokens = num_blocks * static_cast<size_t>(decode->description->block_size) + 1;
       order.prompt_ids.assign(request.prompt_ids.begin(),
                               request.prompt_ids.begin() + static_cast<ptrdiff_t>(tokens));
-      running->ticket = order.ticket;
-      running->source = running->prefill = prefill->address;
+      running->prefill = prefill->address;
       tickets_[order.ticket] = running->id;
-      prefill->Send(MessageType::kExport, order);
+      SendOrder(running, prefill, order);
       source = SourceSpec{.address = prefill->address,
                           .ticket = order.ticket,
                           .num_blocks = order.num_blocks,
@@ -338,13 +275,29 @@ class FrontDoorImpl final : public FrontDoor {
     order.prompt_ids.assign(request.prompt_ids.begin(),
                             request.prompt_ids.begin() + static_cast<ptrdiff_t>(std::min(
                                                              tokens, request.prompt_ids.size())));
-    running->source = from->address;
-    running->ticket = order.ticket;
-    from->Send(MessageType::kExport, order);
+    SendOrder(running, from, order);
     return SourceSpec{.address = from->address,
                       .ticket = order.ticket,
                       .num_blocks = order.num_blocks,
                       .patience_us = patience_us};
+  }
+
+  static void SendOrder(Running* running, const NodeLink* to, const Export& order) {
+    running->orders.push_back({.ticket = order.ticket, .address = to->address});
+    to->Send(MessageType::kExport, order);
+  }
+
+  // Whoever would have pulled them has what it needs, has gone or has been told not to: perhaps
+  // before it came to ask, so that the other node cannot know.
+  void CancelOrders(Running* running) {
+    for (const Order& order : running->orders) {
+      tickets_.erase(order.ticket);
+      const NodeLink* link = nodes_.Find(order.address);
+      if (link != nullptr) {
+        link->Send(MessageType::kCancelExport, CancelExport{.ticket = order.ticket});
+      }
+    }
+    running->orders.clear();
   }
 
   // Unpredictable to whoever does not know the secret, so that nobody pulls what is not theirs.
@@ -400,9 +353,15 @@ class FrontDoorImpl final : public FrontDoor {
     } else if (std::holds_alternative<PromptEvent>(event)) {
       PromptIsThere(running);
       // A request that went on elsewhere has told of its prompt before.
-      if (std::exchange(running->prompt_told, true)) return true;
+      if (std::exchange(running->prompt_told, true)) {
+        running->stream->Skip();
+        return true;
+      }
     } else if (std::holds_alternative<ProgressEvent>(event)) {
-      if (running->prompt_told) return true;
+      if (running->prompt_told) {
+        running->stream->Skip();
+        return true;
+      }
     } else {
       const auto& finish = std::get<FinishEvent>(event);
       if (finish.reason == FinishReason::kError && finish.error.has_value() &&
@@ -430,7 +389,7 @@ class FrontDoorImpl final : public FrontDoor {
   void PromptIsThere(Running* running) {
     EndPrefill(running->prefill.empty() ? running->decode : running->prefill, running->id);
     conductor_.DecodeJoined(running->id, clock_->NowUs());
-    running->decoding = true;
+    CancelOrders(running);
   }
 
   void GiveCredit(const Running& running) {
@@ -448,13 +407,7 @@ class FrontDoorImpl final : public FrontDoor {
       decode->decodes = std::max(0, decode->decodes - 1);
       decode->Send(MessageType::kCancel, Cancel{.call = running->call});
     }
-    if (running->ticket != Ticket{}) {
-      tickets_.erase(running->ticket);
-      const NodeLink* source = nodes_.Find(running->source);
-      if (source != nullptr && !running->decoding) {
-        source->Send(MessageType::kCancelExport, CancelExport{.ticket = running->ticket});
-      }
-    }
+    CancelOrders(running);
     EndPrefill(running->prefill.empty() ? running->decode : running->prefill, running->id);
   }
 
@@ -486,6 +439,11 @@ class FrontDoorImpl final : public FrontDoor {
   }
 
   void Retry(Running* running) {
+    if (const std::optional<FinishReason> reason = EndOf(*running, model())) {
+      const std::shared_ptr<RemoteStream> stream = running->stream;
+      End(running, static_cast<int32_t>(running->generated.size()));
+      return stream->Push(FinishEvent{.reason = *reason});
+    }
     const Status started = Start(running);
     if (started.ok()) return;
     const TimeUs waited_us = clock_->NowUs() - running->waits_since_us;
@@ -499,12 +457,10 @@ class FrontDoorImpl final : public FrontDoor {
       if (running.waits_since_us > 0) continue;
       if (running.decode == address) {
         lost.push_back(id);
-      } else if (running.prefill == address || running.source == address) {
+      } else if (running.prefill == address) {
         // Its decode node notices itself, and computes what has not come.
-        tickets_.erase(running.ticket);
-        running.ticket = {};
+        CancelOrders(&running);
         running.prefill.clear();
-        running.source.clear();
       }
     }
     for (const RequestId id : lost) {
@@ -571,7 +527,6 @@ Result<std::unique_ptr<Sequence>> FrontDoorImpl::Submit(GenerateRequest request)
         running.id = id;
         running.request = std::move(request);
         running.stream = stream;
-        running.arrived_us = clock_->NowUs();
         const Status started = Start(&running);
         if (started.ok()) return decided->set_value(id);
         requests_.erase(id);

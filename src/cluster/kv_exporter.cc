@@ -53,15 +53,26 @@ KvExporter::~KvExporter() { *alive_ = nullptr; }
 void KvExporter::Start(const Export& request, std::shared_ptr<store::BlockSource> source,
                        const std::shared_ptr<net::Channel>& owner) {
   const Ticket ticket = request.ticket;
+  const auto refuse = [&](Error error) {
+    (void)owner->Send(static_cast<uint16_t>(MessageType::kExportEnded),
+                      Encode(ExportEnded{.ticket = ticket, .error = std::move(error)}));
+  };
+  const auto known = exports_.find(ticket);
+  if (known != exports_.end() && known->second->sequence != nullptr) {
+    return refuse(Error(ErrorCode::kInvalidArgument, "the same export twice"));
+  }
+  if (known != exports_.end() && known->second->pulled) {
+    exports_.erase(known);
+    return refuse(Error(ErrorCode::kCancelled, "whoever pulls it has gone"));
+  }
+  if (known == exports_.end() && exports_.size() >= options_.max_exports) {
+    return refuse(Error(ErrorCode::kResourceExhausted, "too many exports"));
+  }
   std::unique_ptr<Running>& running = exports_[ticket];
   if (running == nullptr) running = std::make_unique<Running>(Running{.ticket = ticket});
   running->owner = owner;
   running->num_blocks = request.num_blocks;
   running->lease_us = clock_->NowUs() + options_.lease_us;
-  if (running->sequence != nullptr || exports_.size() > options_.max_exports) {
-    return EndWith(running.get(),
-                   Error(ErrorCode::kResourceExhausted, "too many exports, or the same twice"));
-  }
   // Both come from the engine's thread; what they do happens on this one.
   const auto post = [this, ticket](auto&& action) {
     timers_->Post([alive = alive_, ticket, action = std::forward<decltype(action)>(action)] {
@@ -131,14 +142,16 @@ void KvExporter::EndWith(Running* running, std::optional<Error> error) {
 }
 
 void KvExporter::OnPull(const Ticket& ticket, const std::shared_ptr<net::Channel>& puller) {
+  if (!exports_.contains(ticket) && exports_.size() >= options_.max_exports) {
+    return Send(
+        std::weak_ptr(puller), MessageType::kKvEnd,
+        KvEnd{.ticket = ticket, .error = Error(ErrorCode::kResourceExhausted, "too many exports")});
+  }
   std::unique_ptr<Running>& running = exports_[ticket];
   if (running == nullptr) {
     // The conductor tells both nodes at once, so this one may not know of it yet.
     running = std::make_unique<Running>(Running{.ticket = ticket});
     running->lease_us = clock_->NowUs() + options_.lease_us;
-    if (exports_.size() > options_.max_exports) {
-      EndWith(running.get(), Error(ErrorCode::kResourceExhausted, "too many exports"));
-    }
   }
   running->puller = puller;
   running->sent = 0;
@@ -167,11 +180,17 @@ void KvExporter::SendAll(Running* running) {
 void KvExporter::OnPullDone(const Ticket& ticket) {
   const auto it = exports_.find(ticket);
   if (it == exports_.end()) return;
-  // One that still computes goes on: what it computes stays in the cache here.
-  it->second->puller.reset();
-  it->second->pulled = true;
-  it->second->lease_us = 0;
+  Release(it->second.get());
   Tick();
+}
+
+// Nobody pulls the same twice: one that was cut off computes what it has not got.
+void KvExporter::Release(Running* running) {
+  running->puller.reset();
+  running->pulled = true;
+  // One that still computes goes on: what it computes stays in the cache here. One that has not
+  // come yet is remembered, so that it does not start for nobody.
+  if (running->sequence != nullptr) running->lease_us = 0;
 }
 
 void KvExporter::Cancel(const Ticket& ticket) { exports_.erase(ticket); }
@@ -186,9 +205,15 @@ void KvExporter::OnClosed(const net::Channel* channel) {
     if (is(running.owner)) {
       exports_.erase(current);
     } else if (is(running.puller)) {
-      running.puller.reset();
+      Release(&running);
     }
   }
+  Tick();
+}
+
+int KvExporter::num_exports() const {
+  return static_cast<int>(std::ranges::count_if(
+      exports_, [](const auto& entry) { return entry.second->sequence != nullptr; }));
 }
 
 void KvExporter::Tick() {

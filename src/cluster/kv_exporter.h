@@ -35,6 +35,7 @@ class KvExporter {
   KvExporter& operator=(const KvExporter&) = delete;
 
   /// owner: is told the end (kExportEnded), and takes the export with it when it closes.
+  /// One of which the puller has come and gone is refused.
   void Start(const Export& request, std::shared_ptr<store::BlockSource> source,
              const std::shared_ptr<net::Channel>& owner);
   void Cancel(const Ticket& ticket);
@@ -45,13 +46,15 @@ class KvExporter {
   /// To be called several times a second: ends what has outlived its lease.
   void Tick();
 
-  int num_exports() const { return static_cast<int>(exports_.size()); }
+  /// That hold pages.
+  int num_exports() const;
 
  private:
   struct Running;
   void OnReady(const Ticket& ticket, KvReady ready, const std::vector<int32_t>& pages);
   void OnNotified(const Ticket& ticket);
   void SendAll(Running* running);
+  void Release(Running* running);
   void EndWith(Running* running, std::optional<Error> error);
 
   EngineHandle* const engine_;

@@ -60,18 +60,20 @@ struct KvPuller::Shared : std::enable_shared_from_this<Shared> {
 
   void Begin(const std::shared_ptr<PullState>& pull) {
     const SourceSpec& spec = pull->spec();
+    const Result<net::HostPort> where = net::ParseHostPort(spec.address);
+    if (!where.ok()) {
+      pull->Fail(where.error());
+      return Report(*pull);
+    }
     Link& link = links[spec.address];
     link.pulls[spec.ticket] = pull;
-    if (link.channel == nullptr) Dial(spec.address, &link);
-    if (link.channel != nullptr)
-      Send(link, MessageType::kPull, Encode(cluster::Pull{.ticket = spec.ticket}));
+    if (link.channel == nullptr) Dial(spec.address, *where, &link);
+    Send(link, MessageType::kPull, Encode(cluster::Pull{.ticket = spec.ticket}));
   }
 
-  void Dial(const std::string& address, Link* link) {
-    const Result<net::HostPort> where = net::ParseHostPort(address);
-    if (!where.ok()) return FailAll(address, where.error());
+  void Dial(const std::string& address, const net::HostPort& where, Link* link) {
     const std::weak_ptr<Shared> weak = weak_from_this();
-    link->channel = channels->Dial(where->host, where->port,
+    link->channel = channels->Dial(where.host, where.port,
                                    {.on_message =
                                         [weak, address](uint16_t type, const std::string& payload) {
                                           if (const auto self = weak.lock())

@@ -120,6 +120,7 @@ Status NodeTable::TakeDescription(NodeLink* link, const std::string& payload) {
   HM_TRY(Decode(payload, &description));
   if (link->description.has_value()) return NotDue(MessageType::kDescribe);
   HM_TRY(CheckFits(description));
+  if (!first_.has_value()) first_ = description;
   link->description = std::move(description);
   link->error.clear();
   link->id = NodeId{next_node_++};
@@ -134,23 +135,23 @@ Status NodeTable::CheckFits(const NodeDescription& description) const {
     return Error(ErrorCode::kCorrupt, "it describes a model without tokens");
   }
   for (const auto& [address, other] : links_) {
-    if (!other->description.has_value()) continue;
-    const NodeDescription& known = *other->description;
-    if (known.name == description.name) {
-      return Error(ErrorCode::kInvalidArgument,
-                   "the node at " + address + " has the name " + known.name + " already");
-    }
-    if (known.fingerprint != description.fingerprint ||
-        known.kv_format_version != description.kv_format_version ||
-        known.block_size != description.block_size || known.vocab_size != description.vocab_size) {
-      return Error(ErrorCode::kInvalidArgument,
-                   "node " + description.name + " computes other bits (model " + description.model +
-                       ", fingerprint " + description.fingerprint + ") than node " + known.name +
-                       " (model " + known.model + ", fingerprint " + known.fingerprint +
-                       "): model file, -ctk, -ctv, --isa and --activation have to agree");
-    }
+    if (!other->description.has_value() || other->description->name != description.name) continue;
+    return Error(ErrorCode::kInvalidArgument,
+                 "the node at " + address + " has the name " + description.name + " already");
   }
-  return {};
+  if (!first_.has_value()) return {};
+  const NodeDescription& known = *first_;
+  if (known.fingerprint == description.fingerprint &&
+      known.kv_format_version == description.kv_format_version &&
+      known.block_size == description.block_size && known.vocab_size == description.vocab_size) {
+    return {};
+  }
+  return Error(ErrorCode::kInvalidArgument,
+               "node " + description.name + " computes other bits (model " + description.model +
+                   ", fingerprint " + description.fingerprint + ") than node " + known.name +
+                   " (model " + known.model + ", fingerprint " + known.fingerprint +
+                   "), with which this conductor began: model file, -ctk, -ctv, --isa and "
+                   "--activation have to agree");
 }
 
 net::ChannelHandlers NodeTable::Accept(const std::shared_ptr<net::Channel>& channel) {

@@ -44,7 +44,7 @@ struct NodeLink {
 };
 
 /// Dials every node that a list or the node itself names, again and again, and takes in those that
-/// compute the same bits as the others. IO thread of the channels only.
+/// compute the same bits as the first of all. IO thread of the channels only.
 class NodeTable {
  public:
   struct Callbacks {
@@ -82,6 +82,8 @@ class NodeTable {
   const Callbacks callbacks_;
   net::ChannelService* channels_ = nullptr;
   std::map<std::string, std::unique_ptr<NodeLink>> links_;
+  /// The first that was taken in: requests go on with its bits, also after it has left.
+  std::optional<NodeDescription> first_;
   uint32_t next_node_ = 1;
 };
 

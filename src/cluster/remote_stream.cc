@@ -15,6 +15,11 @@ void RemoteStream::Push(Event event) {
   if (notify_) notify_();
 }
 
+void RemoteStream::Skip() {
+  std::lock_guard lock(mutex_);
+  if (credit_ > 0) --credit_;
+}
+
 std::optional<Event> RemoteStream::TryNext() {
   std::lock_guard lock(mutex_);
   if (events_.empty()) return std::nullopt;

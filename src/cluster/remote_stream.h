@@ -23,6 +23,8 @@ class RemoteStream {
   explicit RemoteStream(uint32_t capacity) : capacity_(capacity) {}
 
   void Push(Event event);
+  /// An event has come that the consumer is not told of: its room is free again.
+  void Skip();
   std::optional<Event> TryNext();
   void SetNotify(std::function<void()> notify);
   /// Room that was not given out yet, once there is enough of it to be worth a message.

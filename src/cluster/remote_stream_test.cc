@@ -20,6 +20,16 @@ TEST(RemoteStream, Credit_NeverExceedsTheRoomThatIsLeft) {
   EXPECT_EQ(stream.TakeCredit(true), 4u);
 }
 
+TEST(RemoteStream, SkippedEvents_GiveTheirRoomBack) {
+  RemoteStream stream(8);
+  // As many as there may ever be: a node that goes on with a long prompt tells of each step.
+  for (int round = 0; round < 100; ++round) {
+    ASSERT_EQ(stream.TakeCredit(true), 8u) << round;
+    for (int i = 0; i < 8; ++i) stream.Skip();
+  }
+  EXPECT_FALSE(stream.TryNext().has_value());
+}
+
 TEST(RemoteStream, Notify_RunsForWhatIsThereAndWhatComes) {
   RemoteStream stream(8);
   stream.Push(TokenEvent{});

@@ -243,13 +243,16 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
   }
 
   // Both ends send something at least every `heartbeat`, so a peer that does not for `dead_after`
-  // is gone or cut off.
+  // is gone or cut off. Where this process itself did not run, what has come meanwhile is read
+  // before anybody is called silent.
   void Watch() {
-    timer_.expires_after(shared_->options.heartbeat);
-    timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    const auto heartbeat = shared_->options.heartbeat;
+    timer_.expires_after(heartbeat);
+    timer_.async_wait([self = shared_from_this(), heartbeat,
+                       due = SteadyNow() + heartbeat](const error_code& error) {
       if (error || self->gone_) return;
       const auto now = SteadyNow();
-      if (now - self->heard_ > self->shared_->options.dead_after) {
+      if (now - due < heartbeat && now - self->heard_ > self->shared_->options.dead_after) {
         return self->End(Error(ErrorCode::kDeadlineExceeded,
                                self->peer_ + " has been silent for " +
                                    std::to_string(self->shared_->options.dead_after.count()) +
@@ -284,24 +287,24 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
     ReadPayload(type, size);
   }
 
-  // In pieces, so that memory grows with what has arrived and not with what was announced, and a
-  // long message is a sign of life all along.
-  void ReadPayload(uint16_t type, size_t size) {
-    const size_t have = payload_.size();
+  // In pieces, so that memory grows with what has arrived and not with what was announced. Whatever
+  // arrives of a long message is a sign of life, however slow the link is.
+  void ReadPayload(uint16_t type, size_t size, size_t have = 0) {
     if (have == size) {
       if (handlers_.on_message) handlers_.on_message(type, std::move(payload_));
       payload_ = {};
       if (!gone_) ReadHeader();
       return;
     }
-    payload_.resize(std::min(size, have + (size_t{1} << 20)));
-    asio::async_read(socket_, asio::buffer(payload_.data() + have, payload_.size() - have),
-                     [self = shared_from_this(), type, size](const error_code& error, size_t) {
-                       if (self->gone_) return;
-                       if (error) return self->Lose("lost", error);
-                       self->heard_ = SteadyNow();
-                       self->ReadPayload(type, size);
-                     });
+    if (payload_.size() == have) payload_.resize(std::min(size, have + (size_t{1} << 20)));
+    socket_.async_read_some(
+        asio::buffer(payload_.data() + have, payload_.size() - have),
+        [self = shared_from_this(), type, size, have](const error_code& error, size_t count) {
+          if (self->gone_) return;
+          if (error) return self->Lose("lost", error);
+          self->heard_ = SteadyNow();
+          self->ReadPayload(type, size, have + count);
+        });
   }
 
   void Write() {

@@ -175,17 +175,41 @@ TEST(Channel, IdleChannel_StaysOpen) {
   EXPECT_EQ(log.WaitMessages(1).size(), 1u);
 }
 
+/// Proves itself as the format wants it.
+void Greet(RawClient* client) {
+  const std::string nonce(32, 'n');
+  client->Send("HMCHAN01" + nonce);
+  const std::string their_nonce = client->ReadBytes(40).substr(8);
+  ASSERT_EQ(their_nonce.size(), 32u);
+  client->Send(*HmacSha256("secret", "HMCHAN01dialler" + nonce + their_nonce));
+  EXPECT_EQ(client->ReadBytes(32).substr(0, 32),
+            *HmacSha256("secret", "HMCHAN01acceptor" + nonce + their_nonce));
+}
+
+TEST(Channel, LongMessageOverASlowLink_IsASignOfLife) {
+  Echo echo({.heartbeat = milliseconds(100), .dead_after = milliseconds(2'000)});
+  RawClient client(echo.port());
+  Greet(&client);
+  // Takes longer than silence may last, in pieces that do not.
+  constexpr int kPieces = 25;
+  client.Send(std::string({kPieces, 0, 0, 0, 7, 0, 0, 0}));
+  for (int i = 0; i < kPieces; ++i) {
+    std::this_thread::sleep_for(milliseconds(100));
+    client.Send("x");
+  }
+  // Among signs of life comes the message with its type and one.
+  const std::string answer =
+      std::string({kPieces, 0, 0, 0, 8, 0, 0, 0}) + std::string(kPieces, 'x');
+  std::string all;
+  for (int i = 0; i < 100 && all.find(answer) == std::string::npos; ++i) all += client.ReadBytes(1);
+  EXPECT_NE(all.find(answer), std::string::npos);
+}
+
 TEST(Channel, SilentPeer_CountsAsGone) {
   // Says hello as the format wants it, and then nothing.
   Echo echo({.heartbeat = milliseconds(20), .dead_after = milliseconds(200)});
   RawClient client(echo.port());
-  const std::string nonce(32, 'n');
-  client.Send("HMCHAN01" + nonce);
-  const std::string their_nonce = client.ReadBytes(40).substr(8);
-  ASSERT_EQ(their_nonce.size(), 32u);
-  client.Send(*HmacSha256("secret", "HMCHAN01dialler" + nonce + their_nonce));
-  EXPECT_EQ(client.ReadBytes(32).substr(0, 32),
-            *HmacSha256("secret", "HMCHAN01acceptor" + nonce + their_nonce));
+  Greet(&client);
   // Signs of life come until it is given up.
   const std::string rest = client.ReadAll();
   EXPECT_EQ(rest.find("<timeout>"), std::string::npos);

@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import select
+import shutil
 import struct
 import subprocess
 import threading
@@ -27,6 +28,8 @@ def why_not() -> str:
     """Why there can be no such hosts here; empty where there can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "iproute2 is not installed"
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError as error:
