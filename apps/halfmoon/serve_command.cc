@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
@@ -154,13 +155,16 @@ int RunServe(const ServeOptions& options) {
   WaitForSignal();
   std::fprintf(stderr, "halfmoon: draining for up to %.0f s; a second signal ends at once\n",
                options.grace_s);
+  const TimeUs deadline_us = runtime.clock.NowUs() + static_cast<TimeUs>(options.grace_s * 1e6);
   std::future<void> shutdown = std::async(std::launch::async, [&] {
     server.Shutdown(std::chrono::milliseconds(static_cast<int64_t>(options.grace_s * 1000)));
+    // What is left of the grace is the KV store's, and a second where requests have taken all of
+    // it.
+    FinishEngine(std::max<TimeUs>(1'000'000, deadline_us - runtime.clock.NowUs()), &runtime);
   });
   while (shutdown.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
     if (SignalWithin(20)) ::_exit(kExitInterrupted);
   }
-  runtime.engine->Shutdown();
   return kExitOk;
 }
 
@@ -171,6 +175,7 @@ void AddServeCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand("serve", "Serve the OpenAI API over HTTP");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
+  AddKvStoreOptions(command, &options->model.kv_store);
   auto add = [command](const char* flags, auto& value, const char* help) {
     return command->add_option(flags, value, help)->group("Server");
   };

@@ -447,6 +447,7 @@ void StepLoop::PublishStats() {
   stats_.pages_in_use = table_.pool().num_in_use();
   stats_.pages_cached = table_.pool().num_cached();
   stats_.experts = model_->expert_stats();
+  stats_.waiting_offers = traffic_.num_waiting_offers() + static_cast<int>(table_.num_sealed());
   stats_.loading = traffic_.num_loading();
   stats_.loaded_blocks = traffic_.counters().loaded_blocks;
   stats_.failed_blocks = traffic_.counters().failed_blocks;
