@@ -90,6 +90,7 @@ void AddChatCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand("chat", "Hold a conversation on the terminal");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
+  AddKvStoreOptions(command, &options->model.kv_store);
   AddSamplingOptions(command, &options->sampling);
   command->add_option("--system", options->system, "System prompt");
   command->callback([options, action] { *action = [options] { return RunChat(*options); }; });

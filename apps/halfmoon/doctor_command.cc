@@ -171,8 +171,10 @@ int RunDoctor(const DoctorOptions& options) {
                 its.int8_ops_per_s * 1e-9, its.f32_flops_per_s * 1e-9);
   }
   if (machine.disk.has_value()) {
-    std::printf("disk       %.2f GB/s (%s): the limit of --expert-memory, and of a first load\n",
-                machine.disk->read_bytes_per_s * 1e-9, machine.disk->method.c_str());
+    std::printf(
+        "disk       %.2f GB/s (%s): the limit of --expert-memory and --kv-cache-dir, and of a "
+        "first load\n",
+        machine.disk->read_bytes_per_s * 1e-9, machine.disk->method.c_str());
   } else {
     std::printf("disk       not measured: %s\n", machine.disk_error.c_str());
   }

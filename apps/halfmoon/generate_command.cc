@@ -147,6 +147,7 @@ void AddGenerateCommand(CLI::App* app, Action* action) {
       app->add_subcommand("generate", "Continue prompts, as text or as JSON with token ids");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
+  AddKvStoreOptions(command, &options->model.kv_store);
   AddSamplingOptions(command, &options->sampling);
   command->add_option("-p,--prompt", options->prompts,
                       "Text to continue, without a chat template; may be given several times");

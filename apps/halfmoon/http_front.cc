@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
@@ -117,14 +118,20 @@ void WaitForSignal() {
   ::sigwait(&signals, &signal);
 }
 
-void DrainHttp(serve::Server* server, const HttpFlags& flags,
-               const std::function<void(std::chrono::milliseconds grace)>& before) {
+void DrainHttp(serve::Server* server, const HttpFlags& flags, const DrainHooks& hooks) {
   std::fprintf(stderr, "halfmoon: draining for up to %.0f s; a second signal ends at once\n",
                flags.grace_s);
+  using std::chrono::milliseconds;
+  const auto end =
+      std::chrono::steady_clock::now() + milliseconds(static_cast<int64_t>(flags.grace_s * 1000));
+  const auto left = [end] {
+    return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(
+                                         end - std::chrono::steady_clock::now()));
+  };
   std::future<void> shutdown = std::async(std::launch::async, [&] {
-    const std::chrono::milliseconds grace(static_cast<int64_t>(flags.grace_s * 1000));
-    if (before) before(grace);
-    server->Shutdown(grace);
+    if (hooks.before) hooks.before(left());
+    server->Shutdown(left());
+    if (hooks.after) hooks.after(left());
   });
   while (shutdown.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
     if (SignalWithin(20)) ::_exit(kExitInterrupted);

@@ -47,9 +47,12 @@ void BlockEndingSignals();
 /// True when an ending signal came within `timeout_ms`.
 bool SignalWithin(int timeout_ms);
 void WaitForSignal();
-/// Lets requests end for the grace period, after `before` (may be empty) has run; a second signal
-/// ends the process at once.
-void DrainHttp(serve::Server* server, const HttpFlags& flags,
-               const std::function<void(std::chrono::milliseconds grace)>& before = {});
+struct DrainHooks {
+  std::function<void(std::chrono::milliseconds grace)> before;  ///< may be empty
+  /// When every request has ended; may be empty.
+  std::function<void(std::chrono::milliseconds left)> after;
+};
+/// Lets requests end for the grace period; a second signal ends the process at once.
+void DrainHttp(serve::Server* server, const HttpFlags& flags, const DrainHooks& hooks = {});
 
 }  // namespace halfmoon::app

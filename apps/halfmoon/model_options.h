@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "apps/halfmoon/kv_store_options.h"
 #include "apps/halfmoon/speculation_options.h"
 #include "apps/halfmoon/weight_cache_options.h"
 #include "base/topology.h"
@@ -35,6 +36,7 @@ struct ModelOptions {
   bool cluster_node = false;  ///< others may read its KV pages
   WeightCacheFlags weight_cache;
   SpeculationFlags speculation;  ///< commands that generate have flags for it
+  KvStoreFlags kv_store;         ///< likewise
 };
 
 /// The type that a --cache-type flag names; none where it was left out.

@@ -53,6 +53,7 @@ void AddRunCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand("run", "Answer one prompt");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
+  AddKvStoreOptions(command, &options->model.kv_store);
   AddSamplingOptions(command, &options->sampling);
   command->add_option("prompt", options->words, "What to ask; read from standard input if absent");
   command->add_option("--system", options->system, "System prompt");

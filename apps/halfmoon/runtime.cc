@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <future>
+#include <thread>
 #include <utility>
 
 #include "kernels/isa.h"
@@ -277,6 +279,7 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
     }
   }
   runtime->kv_bytes = budget;
+  HM_ASSIGN(runtime->kv_store, OpenKvStore(options.kv_store, model, &runtime->clock));
   HM_ASSIGN(runtime->engine,
             engine::Engine::Start(
                 runtime->model.get(), &runtime->clock,
@@ -293,8 +296,30 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
                                  .max_tokens = options.speculation.max_tokens,
                                  .adaptive = options.speculation.adaptive,
                                  .draft_model = runtime->draft.get(),
-                                 .draft_kv_bytes = DraftKvBytes(options, budget, *runtime)}}));
+                                 .draft_kv_bytes = DraftKvBytes(options, budget, *runtime)},
+                 .store = runtime->kv_store.get()}));
   return {};
+}
+
+void FinishEngine(TimeUs timeout_us, Runtime* runtime) {
+  if (runtime->engine == nullptr) return;
+  if (runtime->kv_store != nullptr) {
+    // Blocks of the last requests first have to leave the engine's pages.
+    const TimeUs deadline_us = runtime->clock.NowUs() + timeout_us;
+    while (runtime->engine->Stats().waiting_offers > 0 && runtime->clock.NowUs() < deadline_us) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    if (!runtime->kv_store->Flush(std::max<TimeUs>(0, deadline_us - runtime->clock.NowUs()))) {
+      std::fprintf(stderr, "halfmoon: not all KV blocks could be written in time\n");
+    }
+  }
+  runtime->engine->Shutdown();
+}
+
+Runtime::~Runtime() {
+  constexpr TimeUs kFlushUs = 10'000'000;
+  FinishEngine(kFlushUs, this);
+  engine.reset();
 }
 
 void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
@@ -321,6 +346,7 @@ void PrintPlan(const ModelOptions& options, const Runtime& runtime) {
                std::string(kernels::KvTypeName(kv.k_type)).c_str(),
                std::string(kernels::KvTypeName(kv.v_type)).c_str(),
                static_cast<double>(runtime.kv_bytes) / kGiB, options.max_sequences);
+  if (runtime.kv_store != nullptr) PrintKvStore(options.kv_store, *runtime.kv_store);
   if (options.decode_share > 0.0) {
     std::fprintf(stderr,
                  "sharing  running answers keep %.0f %% of their speed beside a prompt "

@@ -26,6 +26,12 @@ using LoadProgress = std::function<void(size_t done, size_t total)>;
 
 /// What `halfmoon` holds while it works. Members are destroyed in reverse order: the engine first.
 struct Runtime {
+  Runtime() = default;
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+  /// Gives what was computed some seconds to get into the KV store.
+  ~Runtime();
+
   WeightCacheOwner weight_cache;  ///< last to go: writes out what is still to be written
   std::shared_ptr<const checkpoint::Checkpoint> checkpoint;
   std::unique_ptr<ThreadPool> pool;
@@ -35,7 +41,8 @@ struct Runtime {
   std::shared_ptr<const checkpoint::Checkpoint> draft_checkpoint;
   std::unique_ptr<model::Model> draft;  ///< null without a draft model
   MonotonicClock clock;
-  std::unique_ptr<engine::Engine> engine;  ///< null until StartEngine
+  std::unique_ptr<store::TieredStore> kv_store;  ///< null where none was asked for
+  std::unique_ptr<engine::Engine> engine;        ///< null until StartEngine
 
   std::string name;  ///< what clients call the model: as it was named, or the file's name
   hub::License license;
@@ -53,6 +60,10 @@ Result<std::unique_ptr<Runtime>> LoadVocabulary(const std::string& model);
 
 /// Starts the engine within the KV budget; `max_queued` requests may wait.
 Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime);
+
+/// Ends the engine, and before that lets the KV store have what was computed, for at most so long.
+/// Nothing happens where that has been done.
+void FinishEngine(TimeUs timeout_us, Runtime* runtime);
 
 /// One line each on stderr: the machine that was found, and what was decided, with the flags that
 /// override it.

@@ -2,6 +2,7 @@
 // `halfmoon serve`: the HTTP server. Listens at once, loads, answers, drains on SIGTERM.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <future>
 #include <thread>
@@ -95,11 +96,18 @@ int RunServe(const ServeOptions& options) {
              options.http.needs_key());
 
   WaitForSignal();
-  DrainHttp(&server, options.http, [&](std::chrono::milliseconds grace) {
-    if (node != nullptr) node->Drain(grace);
-  });
-  node.reset();
-  runtime.engine->Shutdown();
+  DrainHttp(&server, options.http,
+            {.before =
+                 [&](std::chrono::milliseconds grace) {
+                   if (node != nullptr) node->Drain(grace);
+                 },
+             .after =
+                 [&](std::chrono::milliseconds left) {
+                   node.reset();
+                   // What is left of the grace is the KV store's, and a second where requests have
+                   // taken all of it.
+                   FinishEngine(std::max<TimeUs>(1'000'000, left.count() * 1000), &runtime);
+                 }});
   return kExitOk;
 }
 
@@ -110,6 +118,7 @@ void AddServeCommand(CLI::App* app, Action* action) {
   CLI::App* command = app->add_subcommand("serve", "Serve the OpenAI API over HTTP");
   AddModelOptions(command, &options->model);
   AddSpeculationOptions(command, &options->model.speculation);
+  AddKvStoreOptions(command, &options->model.kv_store);
   AddHttpOptions(command, &options->http);
   command
       ->add_option("--max-queue", options->max_queue,

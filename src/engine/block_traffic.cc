@@ -75,18 +75,19 @@ void BlockTraffic::Forget(sched::SeqId id) {
   sources_.erase(id);
   from_own_.erase(id);
   if (const auto flight = flights_.find(id); flight != flights_.end()) {
-    CancelFrom(flight->second, 0);
+    CancelFrom(&flight->second, 0);
   }
 }
 
-void BlockTraffic::CancelFrom(const Flight& flight, size_t block) const {
+void BlockTraffic::CancelFrom(Flight* flight, size_t block) const {
   std::vector<store::BlockTag> tags;
-  for (size_t i = block; i < flight.blocks.size(); ++i) {
-    if (flight.blocks[i] == Arrival::kPending) {
-      tags.push_back(store::BlockTag{flight.first_tag + i});
+  for (size_t i = block; i < flight->blocks.size(); ++i) {
+    if (flight->blocks[i] == Arrival::kPending) {
+      tags.push_back(store::BlockTag{flight->first_tag + i});
     }
   }
-  if (!tags.empty()) SourceOf(flight)->Cancel(tags);
+  flight->cancelled = true;
+  if (!tags.empty()) SourceOf(*flight)->Cancel(tags);
 }
 
 void BlockTraffic::Poll(std::vector<Ended>* ended) {
@@ -125,8 +126,8 @@ void BlockTraffic::Take(const store::BlockEvent& event) {
            "a block has ended twice");
   flight.blocks[block] = event.status.ok() ? Arrival::kCame : Arrival::kFailed;
   --flight.pending;
-  // What follows would be of no use.
-  if (!event.status.ok() && flight.pending > 0) CancelFrom(flight, block + 1);
+  // What follows would be of no use. What comes before may still come, and fail too.
+  if (!event.status.ok() && !flight.cancelled) CancelFrom(&flight, block + 1);
 }
 
 void BlockTraffic::Remember(std::span<const kv::BlockKey> keys) {

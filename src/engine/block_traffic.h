@@ -65,6 +65,7 @@ class BlockTraffic final : public sched::BlockLoads {
   void StartOffers(sched::SequenceTable* table, const std::byte* base);
 
   bool idle() const { return flights_.empty() && offers_.empty(); }
+  int num_waiting_offers() const { return static_cast<int>(offers_.size() + remembered_.size()); }
   int num_loading() const { return static_cast<int>(flights_.size()); }
   bool has_store() const { return store_ != nullptr; }
   const Counters& counters() const { return counters_; }
@@ -76,6 +77,7 @@ class BlockTraffic final : public sched::BlockLoads {
     std::vector<Arrival> blocks;
     uint64_t first_tag = 0;
     size_t pending = 0;
+    bool cancelled = false;  // what is pending is of no use any longer
     TimeUs began_us = 0;
   };
 
@@ -85,7 +87,7 @@ class BlockTraffic final : public sched::BlockLoads {
   bool IsWorthIt(store::BlockSource* source, std::span<const kv::BlockKey> keys,
                  int32_t start_tokens) const;
   void Take(const store::BlockEvent& event);
-  void CancelFrom(const Flight& flight, size_t block) const;
+  void CancelFrom(Flight* flight, size_t block) const;
 
   const Options options_;
   store::BlockStore* const store_;

@@ -209,6 +209,7 @@ struct EngineStats {
   uint64_t loaded_blocks = 0;     ///< that came
   uint64_t failed_blocks = 0;     ///< that were hoped for and computed instead
   uint64_t load_wait_us = 0;      ///< from the start of each load to its end
+  int waiting_offers = 0;         ///< blocks that the store has not got a copy of yet
   uint64_t unoffered_blocks = 0;  ///< computed, and gone before the store could have them
   std::optional<store::StoreStats> store;
 };

@@ -494,6 +494,7 @@ void StepLoop::PublishStats() {
       stats_.waiting_prompt_tokens += known - sequence.computed_tokens;
     }
   }
+  stats_.waiting_offers = traffic_.num_waiting_offers() + static_cast<int>(table_.num_sealed());
   stats_.loading = traffic_.num_loading();
   stats_.loaded_blocks = traffic_.counters().loaded_blocks;
   stats_.failed_blocks = traffic_.counters().failed_blocks;

@@ -120,6 +120,8 @@ class SequenceTable {
   void ForgetIndexChanges() { index_.ForgetChanges(); }
   /// Appends the blocks that were published since the last call, each after those before it.
   void TakeSealed(std::vector<kv::BlockKey>* keys);
+  /// How many that would tell.
+  size_t num_sealed() const { return sealed_.size(); }
   /// Holds the page of a published block; nullopt where it is gone.
   std::optional<kv::PageRef> HoldBlock(const kv::BlockKey& key) { return index_.Hold(key); }
 

@@ -65,6 +65,75 @@ MetricFamily EngineValue(std::string name, std::string help, MetricType type, do
   return family;
 }
 
+// Of both tiers of the KV store: one family, a value a tier.
+MetricFamily TierValue(const char* name, const char* help, MetricType type,
+                       const store::StoreStats& stats, uint64_t store::TierStats::* field) {
+  MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = type;
+  const auto add = [&](const char* tier, const store::TierStats& of) {
+    if (of.budget_bytes == 0) return;
+    prometheus::ClientMetric metric;
+    metric.label.push_back({.name = "tier", .value = tier});
+    (type == MetricType::Gauge ? metric.gauge.value : metric.counter.value) =
+        static_cast<double>(of.*field);
+    family.metric.push_back(std::move(metric));
+  };
+  add("dram", stats.dram);
+  add("disk", stats.disk);
+  return family;
+}
+
+void AddStore(const engine::EngineStats& engine, std::vector<MetricFamily>& families) {
+  const store::StoreStats& stats = *engine.store;
+  const auto gauge = [&](const char* name, const char* help, uint64_t store::TierStats::* field) {
+    families.push_back(TierValue(name, help, MetricType::Gauge, stats, field));
+  };
+  const auto counter = [&](const char* name, const char* help, uint64_t store::TierStats::* field) {
+    families.push_back(TierValue(name, help, MetricType::Counter, stats, field));
+  };
+  using Tier = store::TierStats;
+  gauge("halfmoon_kv_store_budget_bytes", "Most that a tier may take.", &Tier::budget_bytes);
+  gauge("halfmoon_kv_store_used_bytes", "Bytes of KV blocks in a tier.", &Tier::used_bytes);
+  gauge("halfmoon_kv_store_blocks", "KV blocks in a tier.", &Tier::blocks);
+  counter("halfmoon_kv_store_hits_total", "Blocks that a tier gave back.", &Tier::hits);
+  counter("halfmoon_kv_store_evictions_total", "Blocks that made room for others.",
+          &Tier::evictions);
+  counter("halfmoon_kv_store_read_bytes_total", "Bytes of blocks read.", &Tier::read_bytes);
+  counter("halfmoon_kv_store_write_bytes_total", "Bytes of blocks written.", &Tier::write_bytes);
+  counter("halfmoon_kv_store_read_us_total", "Microseconds in which blocks were being read.",
+          &Tier::read_us);
+  counter("halfmoon_kv_store_write_us_total", "Microseconds in which blocks were being written.",
+          &Tier::write_us);
+  counter("halfmoon_kv_store_read_errors_total", "Reads that the system refused.",
+          &Tier::read_errors);
+  counter("halfmoon_kv_store_write_errors_total", "Writes that the system refused.",
+          &Tier::write_errors);
+  counter("halfmoon_kv_store_corrupt_blocks_total",
+          "Blocks whose checksum was wrong: dropped, and computed.", &Tier::corrupt_blocks);
+  const auto plain = [&](const char* name, const char* help, MetricType type, uint64_t value) {
+    families.push_back(EngineValue(name, help, type, static_cast<double>(value)));
+  };
+  plain("halfmoon_kv_store_misses_total", "Blocks that had gone when they were to be read.",
+        MetricType::Counter, stats.misses);
+  plain("halfmoon_kv_store_dropped_total",
+        "Blocks that are not kept in the lowest tier for want of room or time.",
+        MetricType::Counter, stats.dropped_puts + stats.stale_puts + engine.unoffered_blocks);
+  plain("halfmoon_kv_store_pending_blocks", "Blocks on their way into the store.",
+        MetricType::Gauge, stats.pending_puts + static_cast<uint64_t>(engine.waiting_offers));
+  plain("halfmoon_kv_store_loading_requests", "Requests whose KV is being read back.",
+        MetricType::Gauge, static_cast<uint64_t>(engine.loading));
+  plain("halfmoon_kv_store_loaded_blocks_total", "Blocks read back in place of computing them.",
+        MetricType::Counter, engine.loaded_blocks);
+  plain("halfmoon_kv_store_failed_blocks_total",
+        "Blocks that could not be read back and were computed.", MetricType::Counter,
+        engine.failed_blocks);
+  plain("halfmoon_kv_store_load_wait_us_total",
+        "Microseconds from the start of loads to their end, summed over requests.",
+        MetricType::Counter, engine.load_wait_us);
+}
+
 /// The engine counts these itself; a snapshot is printed as it is.
 void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& families) {
   const auto gauge = [&](const char* name, const char* help, double value) {
@@ -121,6 +190,7 @@ void AddEngine(const engine::EngineStats& stats, std::vector<MetricFamily>& fami
   counter("halfmoon_draft_tokens_total", "Tokens guessed and checked.", stats.draft_tokens);
   counter("halfmoon_accepted_draft_tokens_total", "Guesses that came true.",
           stats.accepted_draft_tokens);
+  if (stats.store.has_value()) AddStore(stats, families);
 }
 
 std::string_view OutcomeName(Outcome outcome) {

@@ -31,6 +31,20 @@ TEST(Metrics, WithoutAnEngine_PagePrintsTheServersOwn) {
   EXPECT_THAT(page, HasSubstr("# TYPE vllm:time_to_first_token_seconds histogram"));
 }
 
+TEST(Metrics, Store_PrintsTheTiersThatThereAre) {
+  const Metrics metrics;
+  engine::EngineStats stats;
+  EXPECT_EQ(metrics.Print(stats, "m").find("kv_store"), std::string::npos);
+  stats.store = {.disk = {.budget_bytes = 1000, .hits = 7}, .dropped_puts = 3};
+  stats.unoffered_blocks = 2;
+  stats.waiting_offers = 4;
+  const std::string page = metrics.Print(stats, "m");
+  EXPECT_THAT(page, HasSubstr("halfmoon_kv_store_hits_total{tier=\"disk\",model_name=\"m\"} 7"));
+  EXPECT_EQ(page.find("tier=\"dram\""), std::string::npos);
+  EXPECT_THAT(page, HasSubstr("halfmoon_kv_store_dropped_total{model_name=\"m\"} 5"));
+  EXPECT_THAT(page, HasSubstr("halfmoon_kv_store_pending_blocks{model_name=\"m\"} 4"));
+}
+
 TEST(Metrics, SeveralTokensAtOnce_ShareTheirTime) {
   Metrics metrics;
   metrics.ObserveTokens(0.4, 4);

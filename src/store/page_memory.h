@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// store: the bytes of KV. Today one tier, page memory in DRAM; which page holds what is kv's
-// business. Immutable after creation except for the bytes themselves, which the thread that
+// store: the bytes of KV: page memory, and the copies that a tiered store (tiered_store.h) keeps of
+// blocks in memory and on disk. Which page or slot holds what is kv's business, and what is worth
+// keeping or fetching its callers'. A tiered store has one thread, which moves all bytes.
+//
+// Page memory is immutable after creation except for the bytes themselves, which the thread that
 // computes writes.
 #pragma once
 

@@ -50,19 +50,31 @@ bool SegmentStore::CanGrow() const {
   return !growing_.has_value() && !new_slots_.has_value() && NextSlots() > 0;
 }
 
+std::string SegmentStore::NameOf(const SegmentHeader& header) {
+  return header.model.ToHex().substr(0, 16) + "-" + std::to_string(header.number) + ".kvseg";
+}
+
+// One whose file is not there: it may be, and not be known as ours, where its header could not be
+// read.
+uint64_t SegmentStore::NewNumber() {
+  while (names_.contains(NameOf(MakeSegmentHeader(options_.scope, 1, next_number_)))) {
+    ++next_number_;
+  }
+  return next_number_++;
+}
+
 Status SegmentStore::Grow() {
   HM_CHECK(CanGrow() && CanStart());
-  const SegmentHeader header = MakeSegmentHeader(options_.scope, NextSlots(), next_number_++);
+  const SegmentHeader header = MakeSegmentHeader(options_.scope, NextSlots(), NewNumber());
   // Room that segments of other models take is theirs only as long as nobody needs it.
   while (!others_.empty() && size_bytes() + header.file_bytes() > options_.budget_bytes) {
     HM_TRY(folder_->Remove(others_.back().name));
     other_bytes_ -= others_.back().size_bytes;
     others_.pop_back();
   }
-  Segment segment{
-      .name = header.model.ToHex().substr(0, 16) + "-" + std::to_string(header.number) + ".kvseg",
-      .header = header,
-      .table = std::vector<std::byte>(header.table_bytes())};
+  Segment segment{.name = NameOf(header),
+                  .header = header,
+                  .table = std::vector<std::byte>(header.table_bytes())};
   // Under its own name only when its header is there: what a crash leaves is then known as such.
   const std::string unfinished = segment.name + ".tmp";
   HM_ASSIGN(segment.file, folder_->Create(unfinished, header.file_bytes()));
@@ -171,12 +183,7 @@ void SegmentStore::Poll(bool wait, std::vector<SlotDone>* done) {
 }
 
 Status SegmentStore::Flush(std::vector<SlotDone>* done) {
-  do {
-    StartRecords();
-    Poll(/*wait=*/true, done);
-  } while (!idle());
-  StartRecords();
-  while (!idle()) Poll(/*wait=*/true, done);
+  for (StartRecords(); !idle(); StartRecords()) Poll(/*wait=*/true, done);
   return std::exchange(record_status_, {});
 }
 

@@ -124,6 +124,8 @@ class SegmentStore {
   Status FitBudget();
   void RemoveFile(const std::string& name, const std::string& why);
   void NumberSlots();
+  static std::string NameOf(const SegmentHeader& header);
+  uint64_t NewNumber();
   uint32_t NextSlots() const;
   std::span<std::byte> Buffer(size_t index);
   size_t TakeBuffer();
@@ -142,6 +144,7 @@ class SegmentStore {
   const SegmentStoreOptions options_;
   std::vector<Segment> segments_;  // by first_slot
   std::vector<OtherSegment> others_;
+  std::set<std::string> names_;  // of files that were there at the start
   std::optional<Segment> growing_;
   std::optional<NewSlots> new_slots_;
   Status grow_status_;

@@ -79,6 +79,7 @@ uint32_t SegmentStore::NextSlots() const {
 Status SegmentStore::Load() {
   HM_ASSIGN(const std::vector<SegmentFolder::File> files, folder_->List());
   for (const SegmentFolder::File& file : files) {
+    names_.insert(file.name);
     if (file.name.ends_with(kUnfinishedSuffix)) {
       HM_TRY(folder_->Remove(file.name));
       ++found_.removed_files;

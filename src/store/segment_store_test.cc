@@ -338,6 +338,31 @@ TEST(SegmentStore, WriteThatFails_LosesThatBlockOnly) {
   EXPECT_TRUE(again.Read(3).ok());
 }
 
+// A segment that could not be read at the start is still there, and so is its name.
+TEST(SegmentStore, HeaderThatCannotBeRead_ItsFileIsNotReplaced) {
+  const auto disk = std::make_shared<MemoryDisk>();
+  {
+    Tier tier(disk);
+    for (uint64_t n = 0; n < 2; ++n) EXPECT_TRUE(tier.Write(n));
+    tier.WriteRecords();
+  }
+  const MemoryFiles before = disk->files;
+  int reads = 0;
+  disk->fail_transfer = [&](const DiskTransfer& transfer) -> Status {
+    if (transfer.kind == DiskTransfer::Kind::kWrite || ++reads > 1) return {};
+    return Error(ErrorCode::kIo, "not now");
+  };
+  {
+    Tier tier(disk);
+    for (uint64_t n = 5; n < 7; ++n) EXPECT_TRUE(tier.Write(n));
+    for (uint64_t n = 5; n < 7; ++n) EXPECT_TRUE(tier.Read(n).ok());
+    tier.WriteRecords();
+  }
+  for (const auto& [name, bytes] : before) EXPECT_EQ(disk->files.at(name), bytes);
+  Tier tier(disk);
+  for (const uint64_t n : {0, 1, 5, 6}) EXPECT_TRUE(tier.Read(n).ok()) << n;
+}
+
 TEST(SegmentStore, RealFolder_KeepsBlocksAndTheLock) {
   const TemporaryFolder folder;
   for (const bool direct : {true, false}) {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bits through the engine: a request's tokens and logprobs are the same alone, beside others, and
-// from a cached prefix. Per family, on the fastest instruction set.
+// from a prefix that is cached or comes back from disk. Per family, on the fastest instruction set.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <bit>
 #include <memory>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <variant>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/temporary_folder_for_test.h"
 #include "engine/engine.h"
 #include "golden/golden_data.h"
+#include "store/tiered_store.h"
 
 namespace halfmoon::golden {
 namespace {
@@ -43,12 +46,33 @@ class EngineDeterminism : public testing::TestWithParam<Case> {
     prompt = variant.Read("p" + std::to_string(variant.num_prompts() - 1) + ".input_ids").ids;
   }
 
-  std::unique_ptr<engine::Engine> StartEngine() {
-    Result<std::unique_ptr<engine::Engine>> engine = engine::Engine::Start(
-        loaded.model.get(), &clock,
-        {.kv_bytes = size_t{64} << 20, .max_running = 8, .max_queued = 32, .step_tokens = 64});
+  std::unique_ptr<engine::Engine> StartEngine(store::BlockStore* store = nullptr) {
+    Result<std::unique_ptr<engine::Engine>> engine =
+        engine::Engine::Start(loaded.model.get(), &clock,
+                              {.kv_bytes = size_t{64} << 20,
+                               .max_running = 8,
+                               .max_queued = 32,
+                               .step_tokens = 64,
+                               .store = store});
     if (!engine.ok()) throw std::runtime_error(engine.error().message());
     return std::move(engine).value();
+  }
+
+  // A store over this folder, as a new process would open it.
+  std::unique_ptr<store::TieredStore> OpenStore(const TemporaryFolder& folder) {
+    auto opened = store::OpenSegmentFolder({.path = folder.path()});
+    if (!opened.ok()) throw std::runtime_error(opened.error().message());
+    const kernels::KvLayout& layout = loaded.model->kv_layout();
+    auto store =
+        store::TieredStore::Open({.scope = {.model_fingerprint = loaded.model->fingerprint(),
+                                            .kv_format_version = kernels::kKvFormatVersion,
+                                            .block_size = static_cast<uint32_t>(layout.block_size),
+                                            .page_bytes = layout.page_bytes()},
+                                  .folder = std::move(opened).value(),
+                                  .disk_bytes = uint64_t{64} << 20},
+                                 &clock);
+    if (!store.ok()) throw std::runtime_error(store.error().message());
+    return std::move(store).value();
   }
 
   static std::unique_ptr<engine::RequestHandle> Submit(engine::Engine* engine,
@@ -102,6 +126,23 @@ TEST_P(EngineDeterminism, CachedPrefix_SameTokensAndLogprobs) {
   EXPECT_GT(partly.cached_tokens, 0);
   EXPECT_LT(partly.cached_tokens, again.cached_tokens);
   EXPECT_TRUE(alone.SameTokens(partly));
+}
+
+TEST_P(EngineDeterminism, PrefixFromDisk_SameTokensAndLogprobs) {
+  const TemporaryFolder folder;
+  const std::unique_ptr<engine::Engine> plain = StartEngine();
+  const Output alone = Read(Submit(plain.get(), prompt).get());
+  for (int start = 0; start < 3; ++start) {
+    const std::unique_ptr<store::TieredStore> store = OpenStore(folder);
+    const std::unique_ptr<engine::Engine> engine = StartEngine(store.get());
+    const Output output = Read(Submit(engine.get(), prompt).get());
+    const int block = loaded.model->kv_layout().block_size;
+    const auto whole = (static_cast<int>(prompt.size()) - 1) / block * block;
+    EXPECT_EQ(output.cached_tokens, start == 0 ? 0 : whole);
+    EXPECT_TRUE(alone.SameTokens(output));
+    while (engine->Stats().waiting_offers > 0) std::this_thread::yield();
+    ASSERT_TRUE(store->Flush(60'000'000));
+  }
 }
 
 TEST_P(EngineDeterminism, GeneratedThenPrompted_SameTokens) {
