@@ -123,7 +123,7 @@ TEST(Simulator_Conditional, KeepsTheLimitOfOthers) {
         {.arrival_us = 100'000 + i, .prompt_tokens = i == 0 ? 9000 : 100, .output_tokens = 2});
   }
   SimOptions options = Disaggregated("slack");
-  options.limits.tbt_us = 50'000;
+  options.limits = {.ttft_us = 5'000'000, .tbt_us = 50'000};
   const SimResult result = RunAll(options, Simple(), TraceOf(rows));
   for (const RequestRecord& record : result.requests) EXPECT_LE(record.tbt_us, 50'000.0 + 1000.0);
   EXPECT_LT(result.requests[2].ttft_us, 2'000'000);
