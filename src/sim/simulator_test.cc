@@ -216,6 +216,9 @@ TEST(ParseCostModel_Files, AreReadAndWritten) {
   const CostModel again = ParseCostModel(FormatCostModel(model)).value();
   EXPECT_EQ(again.costs.decode, model.costs.decode);
   EXPECT_EQ(again.kv_tokens, model.kv_tokens);
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
+    EXPECT_TRUE(ParseCostModel(ReadTextFile(entry.path(), 1 << 20).value()).ok()) << entry.path();
+  }
   EXPECT_FALSE(ParseCostModel("{}").ok());
   EXPECT_THAT(ParseCostModel("{\"halfmoon_sim_costs\": 2}").error().message(),
               testing::HasSubstr("version 2"));
