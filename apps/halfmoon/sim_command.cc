@@ -11,6 +11,7 @@
 #include "apps/halfmoon/embedded_files.h"
 #include "base/file.h"
 #include "sim/cost_model.h"
+#include "sim/fuzz.h"
 #include "sim/report.h"
 #include "sim/run_options.h"
 #include "sim/trace.h"
@@ -26,6 +27,7 @@ struct SimFlags {
   std::string json_path;
   std::string html_path;
   std::vector<std::string> sweeps;
+  uint64_t fuzz_cases = 0;                    // instead of a trace
   std::map<std::string, std::string> values;  // by option, of those given
 };
 
@@ -57,6 +59,9 @@ std::string LabelOf(const sim::Assignment& assignment, const sim::SimOptions& op
 }
 
 Status Simulate(const SimFlags& flags) {
+  if (flags.trace.empty()) {
+    return Error(ErrorCode::kInvalidArgument, "--trace FILE is missing (or --fuzz CASES)");
+  }
   HM_ASSIGN(const sim::CostModel costs, LoadCosts(flags.costs));
   HM_ASSIGN(const std::vector<sim::Assignment> assignments, sim::ExpandSweeps(flags.sweeps));
   std::vector<sim::Run> runs;
@@ -94,6 +99,33 @@ Status Simulate(const SimFlags& flags) {
   return {};
 }
 
+Status Fuzz(const SimFlags& flags) {
+  sim::SimOptions options;
+  for (const auto& [name, value] : flags.values) {
+    if (name != "seed") {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--fuzz makes clusters itself; only --seed goes with it, not --" + name);
+    }
+    HM_TRY(sim::SetOption(name, value, &options));
+  }
+  for (uint64_t i = 0; i < flags.fuzz_cases; ++i) {
+    const uint64_t seed = options.seed + i;
+    const sim::FuzzCase fuzz_case = sim::MakeFuzzCase(seed);
+    const std::string violation = sim::RunFuzzCase(fuzz_case);
+    if (violation.empty()) {
+      if ((i + 1) % 1000 == 0)
+        std::fprintf(stderr, "%llu cases\n", static_cast<unsigned long long>(i + 1));
+      continue;
+    }
+    return Error(ErrorCode::kInternal, "seed " + std::to_string(seed) + ": " + violation + "\n" +
+                                           sim::Describe(sim::Shrink(fuzz_case)));
+  }
+  std::printf("%llu cases from seed %llu on, nothing found\n",
+              static_cast<unsigned long long>(flags.fuzz_cases),
+              static_cast<unsigned long long>(options.seed));
+  return {};
+}
+
 }  // namespace
 
 void AddSimCommand(CLI::App* app, Action* action) {
@@ -102,11 +134,9 @@ void AddSimCommand(CLI::App* app, Action* action) {
       "Replay a trace of requests over a simulated cluster, under the conductor's own code.\n"
       "Nodes exist in numbers only: how long prefill, decode and copies take (--costs).");
   auto flags = std::make_shared<SimFlags>();
-  command
-      ->add_option("--trace", flags->trace,
-                   "JSON lines with timestamp (ms), input_length, output_length and, for what "
-                   "prompts share, hash_ids; .gz too")
-      ->required();
+  command->add_option("--trace", flags->trace,
+                      "JSON lines with timestamp (ms), input_length, output_length and, for what "
+                      "prompts share, hash_ids; .gz too");
   command
       ->add_option("--costs", flags->costs,
                    "What nodes are: a file (docs/formats/sim_costs.md), or llama3-70b-8xa800")
@@ -121,6 +151,9 @@ void AddSimCommand(CLI::App* app, Action* action) {
                       "Run every combination: --sweep rate=1,2 --sweep policy=local,global");
   command->add_option("--json", flags->json_path, "Write summaries and loads to this file");
   command->add_option("--report", flags->html_path, "Write a page with pictures to this file");
+  command->add_option("--fuzz", flags->fuzz_cases,
+                      "Instead of a trace: so many random clusters with failures, from --seed on; "
+                      "stops at the first that loses a request or memory, made small");
   command->footer(
       "Try:\n"
       "  halfmoon sim --trace conversation_trace.jsonl.gz --prefill 8 --decode 8\n"
@@ -129,7 +162,7 @@ void AddSimCommand(CLI::App* app, Action* action) {
       "  halfmoon sim --trace conversation_trace.jsonl.gz --coupled 16 --report coupled.html");
   command->callback([flags, action] {
     *action = [flags] {
-      const Status status = Simulate(*flags);
+      const Status status = flags->fuzz_cases > 0 ? Fuzz(*flags) : Simulate(*flags);
       if (status.ok()) return kExitOk;
       std::fprintf(stderr, "halfmoon sim: %s\n", status.error().message().c_str());
       return status.error().code() == ErrorCode::kInvalidArgument ? kExitUsage : kExitFailure;

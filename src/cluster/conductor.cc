@@ -199,6 +199,15 @@ void Conductor::FindPrefixes(Context* context) {
   }
 }
 
+// Its chunks lengthen the steps of everyone there, so it has to be worth it: where the prompt takes
+// no longer than a step anyway, or would come too late elsewhere.
+bool Conductor::IsBetterThere(const Context& context, const Prefill& there,
+                              const Prefill& elsewhere, const Chosen& decode) const {
+  if (there.ttft_us > elsewhere.ttft_us) return false;
+  const auto limit_us = static_cast<double>(context.request.limits.ttft_us) * options_.headroom;
+  return elsewhere.prefill_us <= decode.tbt_us || (limit_us > 0.0 && elsewhere.ttft_us > limit_us);
+}
+
 Decision Conductor::Place(const PlacementRequest& request, TimeUs now) {
   HM_CHECK(request.prompt_tokens >= 1, "a request without a prompt");
   HM_CHECK(request.keys.empty() || request.block_tokens >= 1, "keys of blocks without a size");
@@ -222,7 +231,10 @@ Decision Conductor::Place(const PlacementRequest& request, TimeUs now) {
   }
   if (decode.has_value() && (options_.policy.conditional || !prefill.has_value())) {
     const std::optional<Prefill> there = PriceWhereItDecodes(context, *decode);
-    if (there && (!prefill.has_value() || there->ttft_us <= prefill->ttft_us)) prefill = there;
+    if (there.has_value() &&
+        (!prefill.has_value() || IsBetterThere(context, *there, *prefill, *decode))) {
+      prefill = there;
+    }
     // With nobody else to read prompts, a busy node does so too.
     if (!prefill.has_value()) {
       prefill = PriceBest(context, decode->slot, nodes_[decode->slot].info.prefill_share);

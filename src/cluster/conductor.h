@@ -174,6 +174,9 @@ class Conductor {
   std::optional<Prefill> ChoosePrefill(const Context& context);
   std::optional<Prefill> PriceWhereItDecodes(const Context& context, const Chosen& decode) const;
 
+  bool IsBetterThere(const Context& context, const Prefill& there, const Prefill& elsewhere,
+                     const Chosen& decode) const;
+
   // conductor_decode.cc: who decodes, and what is refused.
   DecodeLoad LoadOf(const Node& node, TimeUs now, Count count) const;
   /// The load at a later time, with those that come and without those that go until then.

@@ -10,8 +10,13 @@ namespace halfmoon::cluster {
 namespace {
 
 // A request that will be late goes behind those that can still be in time, but not for ever: it is
-// taken as if it had so many times its limit.
-constexpr double kLateLimits = 4.0;
+// taken as if it had so many times its limit. With 4 times, a queue that is long enough has late
+// ones in front again.
+constexpr double kLateLimits = 20.0;
+// A prompt that takes a second lets pass those that come up to so many seconds later, if they take
+// much less: 1.5, 3 and 6 gave 80.8, 77.7 and 76.0 % within limits at twice the rate of the
+// conversation trace (8 + 8 nodes, nothing refused), first come first served 2.1 %.
+constexpr double kShortFirst = 1.5;
 // Prompts beside sequences without a limit take at most as much of a step as decoding does.
 constexpr double kNoLimitSteps = 2.0;
 
@@ -81,7 +86,11 @@ Conductor::Prefill Conductor::Price(const Context& context, NodeSlot slot, int32
   price.fetch_us = FetchAllUs(context, slot, prefix_blocks);
   const auto limit = static_cast<double>(request.limits.ttft_us);
   const bool by_slack = options_.policy.order == QueueOrder::kSlack && limit > 0.0;
-  if (by_slack) price.order_us += static_cast<TimeUs>(limit - price.prefill_us);
+  if (by_slack) {
+    // Short ones first, as long as nobody has to wait beyond the moment at which it must start.
+    price.order_us +=
+        static_cast<TimeUs>(std::min(kShortFirst * price.prefill_us, limit - price.prefill_us));
+  }
   price.queue_us = QueueUs(node, price.order_us, context.now_us);
   price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
   if (by_slack && price.ttft_us > limit) {

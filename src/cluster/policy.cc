@@ -8,8 +8,9 @@ namespace {
 
 constexpr std::array<Policy, 5> kPolicies{{
     {.name = "slack",
-     .summary = "least predicted TTFT over all prefixes; queues by time left; short prompts where "
-                "they decode",
+     .summary =
+         "least predicted TTFT over all prefixes; short prompts first as far as limits allow; "
+         "late or very short ones where they decode",
      .order = QueueOrder::kSlack,
      .conditional = true},
     {.name = "global",

@@ -25,7 +25,7 @@ enum class PrefixUse : uint8_t {
 /// In which order a node takes the requests of its queue.
 enum class QueueOrder : uint8_t {
   kArrival,
-  kSlack,  ///< the one that has to start soonest to be in time; those that cannot be, later
+  kSlack,  ///< short ones first, as far as all can be in time; those that cannot, later
 };
 
 /// A request that is bound to break its class's limits is refused when it arrives, by what load?
@@ -47,8 +47,8 @@ struct Policy {
   /// 0: wherever that is predicted to be faster than to compute it.
   double balancing_threshold = 0.0;
   QueueOrder order = QueueOrder::kArrival;
-  /// A prompt is computed where it decodes when that is predicted to give its first token no later
-  /// and no token of others beyond its limit.
+  /// A prompt that is short, or would be late elsewhere, is computed where it decodes when that is
+  /// predicted to give its first token no later and no token of others beyond its limit.
   bool conditional = false;
 };
 

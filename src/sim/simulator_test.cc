@@ -123,7 +123,7 @@ TEST(Simulator_Conditional, KeepsTheLimitOfOthers) {
         {.arrival_us = 100'000 + i, .prompt_tokens = i == 0 ? 9000 : 100, .output_tokens = 2});
   }
   SimOptions options = Disaggregated("slack");
-  options.limits.tbt_us = 50'000;
+  options.limits = {.ttft_us = 5'000'000, .tbt_us = 50'000};
   const SimResult result = RunAll(options, Simple(), TraceOf(rows));
   for (const RequestRecord& record : result.requests) EXPECT_LE(record.tbt_us, 50'000.0 + 1000.0);
   EXPECT_LT(result.requests[2].ttft_us, 2'000'000);
@@ -216,6 +216,9 @@ TEST(ParseCostModel_Files, AreReadAndWritten) {
   const CostModel again = ParseCostModel(FormatCostModel(model)).value();
   EXPECT_EQ(again.costs.decode, model.costs.decode);
   EXPECT_EQ(again.kv_tokens, model.kv_tokens);
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
+    EXPECT_TRUE(ParseCostModel(ReadTextFile(entry.path(), 1 << 20).value()).ok()) << entry.path();
+  }
   EXPECT_FALSE(ParseCostModel("{}").ok());
   EXPECT_THAT(ParseCostModel("{\"halfmoon_sim_costs\": 2}").error().message(),
               testing::HasSubstr("version 2"));
