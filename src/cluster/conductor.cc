@@ -76,7 +76,8 @@ void Conductor::FreeSweptSlots() {
   dropped_slots_.clear();
 }
 
-void Conductor::NodeJoined(NodeId node, const NodeInfo& info) {
+void Conductor::NodeJoined(NodeId node, const NodeInfo& declared) {
+  const NodeInfo info = Sanitized(declared);
   NodeLeft(node);
   // Slots of nodes that left are taken again once their blocks are swept out; should nodes come and
   // go faster than that, the sweep is waited for here.
@@ -91,7 +92,8 @@ void Conductor::NodeJoined(NodeId node, const NodeInfo& info) {
   slots_by_id_[node] = slot;
 }
 
-void Conductor::NodeUpdated(NodeId node, const NodeInfo& info) {
+void Conductor::NodeUpdated(NodeId node, const NodeInfo& declared) {
+  const NodeInfo info = Sanitized(declared);
   Node* found = Find(node);
   if (found == nullptr) return;
   const NodeCosts& old = found->info.costs;
@@ -122,7 +124,8 @@ std::vector<RequestId> Conductor::NodeLeft(NodeId node) {
   return lost;
 }
 
-void Conductor::ReportLoad(NodeId node, const LoadReport& report, TimeUs now) {
+void Conductor::ReportLoad(NodeId node, const LoadReport& declared, TimeUs now) {
+  const LoadReport report = Sanitized(declared);
   Node* found = Find(node);
   if (found == nullptr) return;
   now = Advance(now);
@@ -258,10 +261,10 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
                       .local_blocks = prefill.local_blocks,
                       .chunk_us = prefill.chunk_us,
                       .order_us = prefill.order_us,
-                      .ttft_us = static_cast<TimeUs>(prefill.ttft_us),
-                      .tbt_us = static_cast<TimeUs>(decode.tbt_us),
-                      .prefill_us = static_cast<TimeUs>(prefill.prefill_us),
-                      .fetch_us = static_cast<TimeUs>(prefill.fetch_us),
+                      .ttft_us = ToTimeUs(prefill.ttft_us),
+                      .tbt_us = ToTimeUs(decode.tbt_us),
+                      .prefill_us = ToTimeUs(prefill.prefill_us),
+                      .fetch_us = ToTimeUs(prefill.fetch_us),
                       .prefix_tokens = prefill.prefix_tokens};
   mean_ttft_us_ = mean_ttft_us_ <= 0.0
                       ? prefill.ttft_us

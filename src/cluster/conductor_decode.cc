@@ -96,17 +96,16 @@ std::optional<Rejection> Conductor::Refuse(const Context& context, const Prefill
   if (limits.ttft_us > 0 && prefill.ttft_us > ttft_limit) {
     return Rejection{
         .reason = RejectReason::kPrefillLoad,
-        .retry_after_us = std::max(kMinRetryUs, static_cast<TimeUs>(prefill.ttft_us - ttft_limit)),
-        .predicted_us = static_cast<TimeUs>(prefill.ttft_us)};
+        .retry_after_us = std::max(kMinRetryUs, ToTimeUs(prefill.ttft_us - ttft_limit)),
+        .predicted_us = ToTimeUs(prefill.ttft_us)};
   }
   if (limits.tbt_us <= 0 || options_.reject == RejectPolicy::kLate) return std::nullopt;
   const Node& node = nodes_[decode.slot];
   // Places that others leave are taken by requests that are not known yet, the more of them the
   // longer one looks ahead. So nobody counts on more leaving than in the time that a request
   // usually takes to get here: else long prompts would be let in where short ones are refused.
-  const auto joins_until = context.now_us + static_cast<TimeUs>(prefill.ttft_us);
-  const auto leaves_until =
-      context.now_us + static_cast<TimeUs>(std::min(prefill.ttft_us, mean_ttft_us_));
+  const auto joins_until = context.now_us + ToTimeUs(prefill.ttft_us);
+  const auto leaves_until = context.now_us + ToTimeUs(std::min(prefill.ttft_us, mean_ttft_us_));
   const DecodeLoad load = options_.reject == RejectPolicy::kEarly
                               ? LoadOf(node, context.now_us, Count::kDecoding)
                               : LoadAt(node, context.now_us, joins_until, leaves_until);
@@ -114,7 +113,7 @@ std::optional<Rejection> Conductor::Refuse(const Context& context, const Prefill
   if (tbt_us <= static_cast<double>(limits.tbt_us) * options_.headroom) return std::nullopt;
   return Rejection{.reason = RejectReason::kDecodeLoad,
                    .retry_after_us = DecodeRetryUs(node, context.now_us),
-                   .predicted_us = static_cast<TimeUs>(tbt_us)};
+                   .predicted_us = ToTimeUs(tbt_us)};
 }
 
 bool Conductor::IsDecodeOverloaded(RequestId request, TimeUs now) const {
@@ -140,7 +139,7 @@ TimeUs Conductor::DecodeRetryUs(const Node& node, TimeUs now) const {
         std::min(first_us, static_cast<double>(start_us - now) + step_us * tracked.output_tokens);
   }
   if (node.decodes.empty()) return kMinRetryUs;
-  return std::max(kMinRetryUs, static_cast<TimeUs>(first_us));
+  return std::max(kMinRetryUs, ToTimeUs(first_us));
 }
 
 }  // namespace halfmoon::cluster

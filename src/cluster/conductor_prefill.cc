@@ -88,13 +88,12 @@ Conductor::Prefill Conductor::Price(const Context& context, NodeSlot slot, int32
   const bool by_slack = options_.policy.order == QueueOrder::kSlack && limit > 0.0;
   if (by_slack) {
     // Short ones first, as long as nobody has to wait beyond the moment at which it must start.
-    price.order_us +=
-        static_cast<TimeUs>(std::min(kShortFirst * price.prefill_us, limit - price.prefill_us));
+    price.order_us += ToTimeUs(std::min(kShortFirst * price.prefill_us, limit - price.prefill_us));
   }
   price.queue_us = QueueUs(node, price.order_us, context.now_us);
   price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
   if (by_slack && price.ttft_us > limit) {
-    price.order_us = context.now_us + static_cast<TimeUs>(kLateLimits * limit);
+    price.order_us = context.now_us + ToTimeUs(kLateLimits * limit);
     price.queue_us = QueueUs(node, price.order_us, context.now_us);
     price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
   }
@@ -165,7 +164,7 @@ std::optional<Conductor::Prefill> Conductor::PriceWhereItDecodes(const Context& 
   if (chunk_us <= node.costs().prefill.fixed_us + node.costs().prefill.token_us)
     return std::nullopt;
   Prefill price = PriceBest(context, decode.slot, chunk_us / limit_us);
-  price.chunk_us = static_cast<TimeUs>(chunk_us);
+  price.chunk_us = ToTimeUs(chunk_us);
   return price;
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <set>
 
 #include "base/hash.h"
@@ -398,6 +399,35 @@ TEST_F(ConductorTest, Costs_MeasuredPrefills_ChangePredictions) {
   EXPECT_NEAR(static_cast<double>(Place(1000).ttft_us), 3e6, 1e5);
   EXPECT_NEAR(conductor_->CostsOf(slow)->prefill.token_us, 3000.0, 300.0);
   EXPECT_EQ(conductor_->CostsOf(NodeId{99}), nullptr);
+}
+
+TEST_F(ConductorTest, Nodes_ThatLie_DoNoHarm) {
+  Start("slack", RejectPolicy::kPredictive);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  NodeInfo liar{.role = Role::kBoth,
+                .kv_tokens = -5,
+                .kv_bytes_per_token = INT64_MAX,
+                .max_running = -1,
+                .prefill_share = nan,
+                .costs = {.prefill = {.fixed_us = nan, .token_us = 1e300, .position_us = 1e300},
+                          .decode = {.fixed_us = -1.0, .sequence_us = 1e300, .kv_token_us = nan},
+                          .network_bytes_per_s = 1e-300}};
+  const NodeId first = Join(liar);
+  Join(Role::kPrefill);
+  const NodeId honest = Join(Role::kDecode);
+  conductor_->ReportLoad(first,
+                         {.decoding = INT32_MAX,
+                          .decoding_kv_tokens = INT64_MAX,
+                          .waiting_prompt_tokens = INT64_MAX,
+                          .step_us = nan},
+                         0);
+  const std::vector<kv::BlockKey> keys = Keys(1, 1000);
+  conductor_->BlocksStored(first, Tier::kSsd, keys);
+  const Placement placement = Place(100'000, 0, keys, {.ttft_us = 200 * kSecond});
+  EXPECT_EQ(placement.decode, honest);
+  EXPECT_GE(placement.ttft_us, 0);
+  conductor_->PrefillEnded(last_, nan, 0);
+  conductor_->TransferEnded(first, Tier::kSsd, INT64_MIN, nan);
 }
 
 TEST_F(ConductorTest, Place_SameEvents_GiveTheSameDecisions) {

@@ -2,6 +2,7 @@
 // What the conductor knows of a node: what it may do, what it holds, what work costs there.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 
@@ -76,5 +77,12 @@ struct LoadReport {
   double step_us = 0.0;               ///< of a late step with those sequences and no prompt tokens;
                                       ///< 0: there was none
 };
+
+/// A time that arithmetic on what nodes declared or measured gave, within 30 years.
+inline TimeUs ToTimeUs(double us) { return us > 0.0 ? static_cast<TimeUs>(std::min(us, 1e15)) : 0; }
+
+/// What a node says of itself is not trusted: numbers that make no sense become ones that do.
+NodeInfo Sanitized(NodeInfo info);
+LoadReport Sanitized(LoadReport report);
 
 }  // namespace halfmoon::cluster
