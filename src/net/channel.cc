@@ -3,9 +3,6 @@
 
 #include <array>
 #include <atomic>
-#include <boost/asio/connect.hpp>
-#include <boost/asio/read.hpp>
-#include <boost/asio/write.hpp>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -16,6 +13,12 @@
 
 #include "base/check.h"
 #include "base/log.h"
+// clang-format off: asio.h has to come first, it decides how Asio is compiled.
+#include "net/asio.h"
+#include <boost/asio/connect.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+// clang-format on
 #include "net/digest.h"
 #include "net/io_pool.h"
 #include "net/listen.h"
