@@ -80,6 +80,13 @@ class Server:
     def output(self) -> str:
         return "".join(self._lines)
 
+    def wait_output(self, text: str, timeout_s: float = 20.0) -> None:
+        """Until it has printed that: what a server has printed is read a moment later."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output:
+            assert time.monotonic() < deadline, f"not printed: {text}\n{self.output}"
+            time.sleep(0.02)
+
     def status(self, path: str, timeout_s: float = 10.0) -> int:
         """HTTP status of a GET; 0 where no answer came."""
         try:

@@ -499,6 +499,6 @@ def test_a_licence_that_is_not_permissive_says_so_everywhere(machine, hub, start
     assert f"licence  qwen-research: {note}" in succeeded(machine("show", "org/dense")).stdout
     monkeypatch.setenv("HF_HUB_CACHE", str(machine.hf_cache))
     server = start_server(model="org/dense")
-    assert f"licence  qwen-research: {note}" in server.output
+    server.wait_output(f"licence  qwen-research: {note}")
     listed = json.loads(server.get_text("/v1/models"))["data"][0]
     assert listed["id"] == "org/dense" and listed["license"] == "qwen-research" and listed["license_note"].startswith(note)

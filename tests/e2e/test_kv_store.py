@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from server import ROOT
+
 PROMPT = "".join(f"Line {i}: the quick brown fox number {i * 7} jumps over the lazy dog. " for i in range(40))
 # Every shape that KV has: heads, latent rows, latent rows with index keys.
 FAMILIES = ["llama", "qwen3", "qwen3_moe", "deepseek_v3", "deepseek_v32", "kimi_k2", "minimax_m2", "bailing_moe_v2", "glm4_moe",
@@ -62,7 +64,7 @@ def test_restart_serves_the_prompt_from_disk(start_server, flags, plain, pool):
         assert cached(first) == 0 and said(first) == plain
         assert server.terminate() == 0
     with start_server(*flags, *pool) as server:
-        assert "blocks found" in server.output
+        server.wait_output("blocks found")
         again = ask(server)
         assert said(again) == plain
         assert cached(again) > 0.9 * again["usage"]["prompt_tokens"]
@@ -125,7 +127,7 @@ def test_damaged_files_are_never_used(start_server, flags, plain, tmp_path):
     with start_server(*flags) as server:
         answer = ask(server)
         assert said(answer) == plain and cached(answer) == 0
-        assert "cut short" in server.output
+        server.wait_output("cut short")
     assert (tmp_path / "kv" / "notes.txt").read_text() == "keep" and (tmp_path / "kv" / "mine.kvseg").exists()
 
 
@@ -174,7 +176,7 @@ def test_full_disk_costs_blocks_and_no_answer(start_server, flags, plain, tmp_pa
             wait_until(lambda: metric(server, "halfmoon_kv_store_pending_blocks") == 0)
             # One segment fits, and its blocks make room for others.
             assert metric(server, "halfmoon_kv_store_evictions_total", tier="disk") > 0
-            assert "KV blocks go on in the space they have" in server.output
+            server.wait_output("KV blocks go on in the space they have")
             for i in range(3):
                 ask(server, prompt=f"{i} " + PROMPT)
             assert said(ask(server)) == plain
@@ -191,6 +193,8 @@ def test_every_family_comes_back_as_it_was(generate, golden, tmp_path, family):
     assert variants
     ids = [[(7 * i + 3) % 60 + 2 for i in range(75)]]
     common = ["--temperature", "1", "--seed", "3", "--max-tokens", "24", "--ignore-eos"]
+    if family == "glm4_moe":
+        common += ["--describe", ROOT / "examples" / "descriptions" / "glm4_moe.json"]
     for variant in variants:
         plain = generate(variant, *common, lists=ids)
         # One folder: each variant is another model to the next.

@@ -107,8 +107,8 @@ def test_damage_is_found_by_doctor_and_mended_by_a_start(generate, halfmoon_run,
 
 def test_server_stopped_right_after_its_start_keeps_what_it_prepared(start_server, tmp_path):
     server = start_server("--weight-cache-dir", str(tmp_path / "weights"))
-    assert "being written to the cache" in server.output
+    server.wait_output("being written to the cache")
     assert server.terminate() == 0
     assert [name.endswith(".weights") for name in files(tmp_path / "weights")] == [True]
     again = start_server("--weight-cache-dir", str(tmp_path / "weights"))
-    assert "mapped from the cache" in again.output
+    again.wait_output("mapped from the cache")
