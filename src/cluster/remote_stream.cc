@@ -56,12 +56,20 @@ RemoteSequence::~RemoteSequence() {
 }
 
 std::optional<Event> RemoteSequence::TryNext() {
-  // Each time is a message to the node.
-  constexpr uint64_t kTakenTogether = 16;
+  // Each time costs a look at the stream by another thread.
+  constexpr int kTakenTogether = 16;
   std::optional<Event> event = stream_->TryNext();
-  if (!event.has_value()) return event;
-  finished_ = finished_ || std::holds_alternative<FinishEvent>(*event);
-  if (!finished_ && ++taken_ % kTakenTogether == 0) callbacks_.on_taken();
+  if (event.has_value()) {
+    finished_ = finished_ || std::holds_alternative<FinishEvent>(*event);
+    ++untold_;
+  }
+  // Also when nothing is left: however few these were, the other end may have been waiting for them
+  // to be taken.
+  const bool tell = untold_ == kTakenTogether || (!event.has_value() && untold_ > 0);
+  if (tell && !finished_) {
+    untold_ = 0;
+    callbacks_.on_taken();
+  }
   return event;
 }
 

@@ -45,7 +45,7 @@ class RemoteStream {
 class RemoteSequence final : public Sequence {
  public:
   struct Callbacks {
-    std::function<void()> on_taken;    ///< several events: there is room
+    std::function<void()> on_taken;    ///< some, or all that were there: there is room
     std::function<void()> on_dropped;  ///< it went before the end
   };
   RemoteSequence(std::shared_ptr<RemoteStream> stream, Callbacks callbacks)
@@ -60,7 +60,7 @@ class RemoteSequence final : public Sequence {
  private:
   const std::shared_ptr<RemoteStream> stream_;
   const Callbacks callbacks_;
-  uint64_t taken_ = 0;
+  int untold_ = 0;  // events taken since on_taken
   bool finished_ = false;
 };
 

@@ -67,5 +67,27 @@ TEST(RemoteSequence, Dropped_TellsOnlyBeforeTheEnd) {
   EXPECT_EQ(dropped, 1);
 }
 
+TEST(RemoteSequence, AllTaken_AlwaysLeadsToCredit) {
+  constexpr uint32_t kCapacity = 16;
+  // Whatever was taken before the stream was full: a node that got no credit must get some.
+  for (int before = 0; before < 16; ++before) {
+    const auto stream = std::make_shared<RemoteStream>(kCapacity);
+    uint32_t credit = 0;
+    RemoteSequence sequence(
+        stream, {.on_taken = [&] { credit += stream->TakeCredit(false); }, .on_dropped = [] {}});
+    for (int i = 0; i < before; ++i) {
+      stream->Push(TokenEvent{});
+      ASSERT_TRUE(sequence.TryNext().has_value());
+    }
+    for (uint32_t i = 0; i < kCapacity; ++i) stream->Push(TokenEvent{});
+    stream->ResetCredit();
+    ASSERT_EQ(stream->TakeCredit(true), 0u) << "the stream is not full";
+    credit = 0;
+    while (sequence.TryNext().has_value()) {
+    }
+    EXPECT_GE(credit, kCapacity / 4) << before;
+  }
+}
+
 }  // namespace
 }  // namespace halfmoon::cluster
