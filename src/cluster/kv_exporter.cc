@@ -74,8 +74,8 @@ void KvExporter::Start(const Export& request, std::shared_ptr<store::BlockSource
   running->num_blocks = request.num_blocks;
   running->lease_us = clock_->NowUs() + options_.lease_us;
   // Both come from the engine's thread; what they do happens on this one.
-  const auto post = [this, ticket](auto&& action) {
-    timers_->Post([alive = alive_, ticket, action = std::forward<decltype(action)>(action)] {
+  const auto post = [this](auto&& action) {
+    timers_->Post([alive = alive_, action = std::forward<decltype(action)>(action)] {
       if (*alive != nullptr) action(*alive);
     });
   };

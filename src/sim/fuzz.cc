@@ -148,7 +148,10 @@ FuzzCase Shrink(FuzzCase fuzz_case) {
   };
   const auto faults = [](FuzzCase& c) -> std::vector<Fault>& { return c.options.faults; };
   const auto requests = [](FuzzCase& c) -> std::vector<TraceRequest>& { return c.trace.requests; };
-  for (bool smaller = true; smaller;) smaller = try_without(requests) | try_without(faults);
+  for (bool smaller = true; smaller;) {
+    smaller = try_without(requests);
+    smaller = try_without(faults) || smaller;
+  }
   return fuzz_case;
 }
 

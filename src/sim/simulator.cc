@@ -2,6 +2,7 @@
 #include "sim/simulator.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -96,7 +97,10 @@ void Simulator::MakeArrivals() {
                            .copy = copy});
     }
   }
-  std::ranges::stable_sort(arrivals_, {}, &Arrival::at_us);
+  // In the order of the trace where times are equal.
+  std::ranges::sort(arrivals_, {}, [](const Arrival& arrival) {
+    return std::tuple(arrival.at_us, arrival.copy, arrival.request);
+  });
   flights_.resize(arrivals_.size());
 }
 

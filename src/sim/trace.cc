@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "base/gzip.h"
@@ -65,6 +67,19 @@ Status AppendRow(std::string_view line, Trace* trace) {
   return {};
 }
 
+// In the order of the file where times are equal.
+void SortByArrival(std::vector<TraceRequest>* requests) {
+  std::vector<std::pair<TimeUs, size_t>> order;
+  order.reserve(requests->size());
+  for (const TraceRequest& request : *requests)
+    order.emplace_back(request.arrival_us, order.size());
+  std::ranges::sort(order);
+  std::vector<TraceRequest> sorted;
+  sorted.reserve(requests->size());
+  for (const auto& [arrival_us, index] : order) sorted.push_back(std::move((*requests)[index]));
+  *requests = std::move(sorted);
+}
+
 }  // namespace
 
 double Trace::duration_s() const {
@@ -87,7 +102,7 @@ Result<Trace> ParseTrace(std::string_view text) {
     if (!status.ok()) return status.error().WithContext("line " + std::to_string(line_number));
   }
   if (trace.requests.empty()) return Error(ErrorCode::kInvalidArgument, "no request in it");
-  std::ranges::stable_sort(trace.requests, {}, &TraceRequest::arrival_us);
+  SortByArrival(&trace.requests);
   return trace;
 }
 
