@@ -58,6 +58,10 @@ class StepLoop {
   /// Borrows all but the memory and the speculator, which may be null: no guesses.
   StepLoop(StepModel* model, const Clock* clock, const Config& config, store::PageMemory memory,
            std::unique_ptr<Speculator> speculator, Mailbox* mailbox);
+  /// The model forgets it.
+  ~StepLoop() { model_->SetLayerDone({}); }
+  StepLoop(const StepLoop&) = delete;
+  StepLoop& operator=(const StepLoop&) = delete;
 
   store::PageMemory& memory() { return memory_; }
   /// Key in front of the first block of sequences with this salt. Any thread.
