@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <memory>
 #include <random>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/file_descriptor.h"
@@ -104,6 +106,19 @@ inline ::testing::AssertionResult ReadsEqual(TransferEngine& engine, std::string
 
 inline TransferStats::Path StatsOf(const TransferEngine& engine, PathKind kind) {
   return engine.Stats().paths[static_cast<size_t>(kind)];
+}
+
+/// True once the engine has sent just so many bytes. A sender counts after its system call, which
+/// may be after the reader has them all.
+inline ::testing::AssertionResult SendsEventually(const TransferEngine& engine, PathKind kind,
+                                                  uint64_t bytes) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (StatsOf(engine, kind).sent_bytes < bytes && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  const uint64_t sent = StatsOf(engine, kind).sent_bytes;
+  if (sent != bytes) return ::testing::AssertionFailure() << sent << " bytes sent, not " << bytes;
+  return ::testing::AssertionSuccess();
 }
 
 }  // namespace halfmoon::transfer

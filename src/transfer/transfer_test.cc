@@ -46,7 +46,7 @@ TEST_P(EveryPath, WholeSegment_ArrivesBitForBit) {
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner_, memory);
   EXPECT_TRUE(ReadsEqual(*reader_, segment->descriptor(), memory.bytes()));
   EXPECT_EQ(StatsOf(*reader_, GetParam().kind).received_bytes, memory.bytes().size());
-  EXPECT_EQ(StatsOf(*owner_, GetParam().kind).sent_bytes, memory.bytes().size());
+  EXPECT_TRUE(SendsEventually(*owner_, GetParam().kind, memory.bytes().size()));
   EXPECT_EQ(reader_->Stats().reads, 1u);
   EXPECT_EQ(reader_->Stats().failed_reads, 0u);
   EXPECT_EQ(reader_->Stats().active, 0);
