@@ -114,7 +114,9 @@ class ClusterEngine final : public engine::Engine {
     if (closed_) return Error(ErrorCode::kUnavailable, "the conductor is shutting down");
     HM_TRY(Check(request));
     const auto prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
-    HM_ASSIGN(std::unique_ptr<cluster::Sequence> sequence, door_->Submit(ToCluster(request)));
+    HM_ASSIGN(std::unique_ptr<cluster::Sequence> sequence,
+              door_->Submit(ToCluster(request), {.ttft_us = request.service.ttft_limit_us,
+                                                 .tbt_us = request.service.tbt_limit_us}));
     return std::unique_ptr<engine::RequestHandle>(
         std::make_unique<ClusterHandle>(std::move(sequence), prompt_tokens, ended_));
   }

@@ -53,13 +53,20 @@ cluster::GenerateRequest ToCluster(const engine::Request& request) {
                                 .num_logprobs = request.num_logprobs,
                                 .prompt_logprobs = request.prompt_logprobs,
                                 .cache_salt = request.cache_salt,
-                                .resumed_tokens = request.resumed_tokens};
+                                .resumed_tokens = request.resumed_tokens,
+                                .turn = {.priority = request.service.priority,
+                                         .yield_us = request.service.yield_us,
+                                         .max_chunk_us = request.service.max_chunk_us}};
   if (request.grammar.has_value()) {
     made.grammar = cluster::GrammarSpec{.kind = static_cast<uint8_t>(request.grammar->kind),
                                         .source = request.grammar->source,
                                         .eos_ids = request.grammar->eos_ids};
   }
   return made;
+}
+
+engine::Service ServiceOf(const cluster::Turn& turn) {
+  return {.priority = turn.priority, .yield_us = turn.yield_us, .max_chunk_us = turn.max_chunk_us};
 }
 
 engine::Request ToEngine(const cluster::GenerateRequest& request) {
@@ -81,6 +88,7 @@ engine::Request ToEngine(const cluster::GenerateRequest& request) {
   made.prompt_logprobs = request.prompt_logprobs;
   made.cache_salt = request.cache_salt;
   made.resumed_tokens = request.resumed_tokens;
+  made.service = ServiceOf(request.turn);
   return made;
 }
 

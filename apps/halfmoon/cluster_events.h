@@ -11,6 +11,7 @@ namespace halfmoon::app {
 /// All but hooks, export and source, which stay in their process.
 cluster::GenerateRequest ToCluster(const engine::Request& request);
 engine::Request ToEngine(const cluster::GenerateRequest& request);
+engine::Service ServiceOf(const cluster::Turn& turn);
 
 cluster::Event ToCluster(engine::Event event);
 engine::Event ToEngine(cluster::Event event);

@@ -27,6 +27,7 @@ engine::Request FullRequest() {
   request.prompt_logprobs = true;
   request.cache_salt = "tenant";
   request.resumed_tokens = 2;
+  request.service = {.priority = -5, .yield_us = 6, .max_chunk_us = 7};
   request.grammar =
       engine::GrammarSource{.kind = text::GrammarKind::kRegex, .source = "a+", .eos_ids = {7}};
   return request;

@@ -43,8 +43,6 @@ Result<cluster::FrontDoorOptions> DoorOptionsOf(const ConductorFlags& flags) {
   }
   door.conductor.policy = *policy;
   door.conductor.reject = *reject;
-  door.limits = {.ttft_us = static_cast<TimeUs>(flags.ttft_s * 1e6),
-                 .tbt_us = static_cast<TimeUs>(flags.tbt_ms * 1e3)};
   door.wait_for_nodes_us = static_cast<TimeUs>(flags.wait_s * 1e6);
   return door;
 }
@@ -57,8 +55,10 @@ bool WaitForNode(const cluster::FrontDoor& door) {
   return true;
 }
 
-int RunConductor(const ConductorFlags& flags) {
+int RunConductor(ConductorFlags flags) {
   BlockEndingSignals();
+  flags.http.default_class.ttft_us = static_cast<TimeUs>(flags.ttft_s * 1e6);
+  flags.http.default_class.tbt_us = static_cast<TimeUs>(flags.tbt_ms * 1e3);
   Result<cluster::FrontDoorOptions> door_options = DoorOptionsOf(flags);
   if (!door_options.ok()) return Fail(door_options.error());
   Result<std::unique_ptr<Runtime>> loaded = LoadVocabulary(flags.model);
@@ -138,6 +138,7 @@ void AddConductorCommand(CLI::App* app, Action* action) {
       ->add_option("-m,--model", flags->model,
                    "The model that the nodes serve; only its vocabulary is read")
       ->required();
+  flags->http.keeps_limits = true;
   AddHttpOptions(command, &flags->http);
   auto add = [command](const char* names, auto& value, const std::string& help) {
     return command->add_option(names, value, help)->group("Cluster");
@@ -150,10 +151,12 @@ void AddConductorCommand(CLI::App* app, Action* action) {
       "When a request that would break the limits is refused with 429: none, early (by the load "
       "of the moment), predictive (by the load at which it would decode)")
       ->capture_default_str();
-  add("--ttft-limit", flags->ttft_s, "Limit of the time to the first token, seconds; 0: none")
+  add("--ttft-limit", flags->ttft_s,
+      "Limit of the time to the first token, seconds, of requests without a class; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  add("--tbt-limit", flags->tbt_ms, "Limit of the time between tokens, milliseconds; 0: none")
+  add("--tbt-limit", flags->tbt_ms,
+      "Limit of the time between tokens, milliseconds, of requests without a class; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add("--wait-for-nodes", flags->wait_s,

@@ -29,6 +29,27 @@ Status ReadKeys(const std::string& path, std::vector<std::string>* keys) {
   return {};
 }
 
+Result<std::vector<serve::ServiceClass>> ClassesOf(const HttpFlags& flags) {
+  std::vector<serve::ServiceClass> classes = {flags.default_class};
+  for (const std::string& text : flags.classes) {
+    Result<serve::ServiceClass> parsed = serve::ParseServiceClass(text);
+    if (!parsed.ok()) {
+      return Error(ErrorCode::kInvalidArgument, "--service-class: " + parsed.error().message());
+    }
+    if (!flags.keeps_limits && (parsed->ttft_us > 0 || parsed->tbt_us > 0)) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--service-class: limits are kept by `halfmoon conductor`; a single server "
+                   "takes NAME,priority=N");
+    }
+    const auto same = std::ranges::find(classes, parsed->name, &serve::ServiceClass::name);
+    if (same != classes.end()) {
+      return Error(ErrorCode::kInvalidArgument, "--service-class: " + parsed->name + " twice");
+    }
+    classes.push_back(std::move(*parsed));
+  }
+  return classes;
+}
+
 sigset_t EndingSignals() {
   sigset_t signals;
   ::sigemptyset(&signals);
@@ -58,6 +79,12 @@ void AddHttpOptions(CLI::App* command, HttpFlags* flags) {
       "Bound of every request's max_tokens; 0: the context only")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  add("--service-class", flags->classes,
+      flags->keeps_limits
+          ? "NAME[,priority=N][,ttft=SECONDS][,tbt=MILLISECONDS]: a class of requests, which they "
+            "name in service_tier; smaller priorities go first; may be given several times"
+          : "NAME[,priority=N]: a class of requests, which they name in service_tier; smaller "
+            "priorities go first; may be given several times");
   add("--grace-seconds", flags->grace_s,
       "How long running requests may go on after SIGTERM before they are ended with an error")
       ->check(CLI::Range(0.0, 86400.0))
@@ -77,6 +104,7 @@ Result<std::unique_ptr<serve::Server>> StartHttp(const HttpFlags& flags,
   server.http.tls_key_file = flags.tls_key;
   server.api_keys = flags.api_keys;
   if (!flags.api_key_file.empty()) HM_TRY(ReadKeys(flags.api_key_file, &server.api_keys));
+  HM_ASSIGN(server.classes, ClassesOf(flags));
   server.served_model_names = flags.names;
   server.cors_origins = flags.cors;
   server.max_output_tokens = flags.max_output_tokens;

@@ -25,6 +25,11 @@ struct HttpFlags {
   double grace_s = 30.0;
   size_t max_body_mib = 32;
   int max_output_tokens = 0;
+  std::vector<std::string> classes;
+  /// Of requests that name no class.
+  serve::ServiceClass default_class;
+  /// Whether somebody behind the server keeps the limits of classes.
+  bool keeps_limits = false;
   std::string tls_certificate;
   std::string tls_key;
 

@@ -91,6 +91,9 @@ class NodeEngine final : public cluster::EngineHandle {
     made.prompt_ids = request.prompt_ids;
     made.cache_salt = request.cache_salt;
     made.max_tokens = 0;
+    made.service = ServiceOf(request.turn);
+    // Nothing is computed for it, so it need not wait for those that compute.
+    if (request.cached_only) made.service.priority = INT64_MIN;
     made.source = std::move(source);
     made.kv_export = std::make_shared<engine::KvExport>(engine::KvExport::Options{
         .num_blocks = request.num_blocks,

@@ -289,8 +289,10 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
                            .prefix_tokens = prefill.prefix_tokens,
                            .output_tokens = context.output_tokens,
                            .tbt_limit_us = request.limits.tbt_us};
-  node.prefills.push_back(
-      {.request = request.id, .order_us = prefill.order_us, .prefill_us = prefill.prefill_us});
+  node.prefills.push_back({.request = request.id,
+                           .priority = request.priority,
+                           .order_us = prefill.order_us,
+                           .prefill_us = prefill.prefill_us});
   nodes_[decode.slot].decodes.push_back(request.id);
   nodes_[decode.slot].prompt_tokens += request.prompt_tokens;
   return placement;

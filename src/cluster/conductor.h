@@ -92,6 +92,7 @@ class Conductor {
   };
   struct QueuedPrefill {
     RequestId request{};
+    int64_t priority = 0;
     TimeUs order_us = 0;
     double prefill_us = 0.0;
     bool running = false;
@@ -166,7 +167,8 @@ class Conductor {
   uint64_t Draw();
 
   // conductor_prefill.cc: who prefills.
-  double QueueUs(const Node& node, TimeUs order_us, TimeUs now) const;
+  /// What is ahead of a request of that priority and order.
+  double QueueUs(const Node& node, int64_t priority, TimeUs order_us, TimeUs now) const;
   /// Blocks [local, prefix_blocks) fetched; `share` of the node's time for prompts.
   Prefill Price(const Context& context, NodeSlot slot, int32_t prefix_blocks, double share) const;
   Prefill PriceBest(const Context& context, NodeSlot slot, double share) const;

@@ -33,13 +33,14 @@ double SlowerRate(double a, double b) {
 
 }  // namespace
 
-double Conductor::QueueUs(const Node& node, TimeUs order_us, TimeUs now) const {
+double Conductor::QueueUs(const Node& node, int64_t priority, TimeUs order_us, TimeUs now) const {
   double sum = node.more_queue_us;
   for (const QueuedPrefill& queued : node.prefills) {
     if (queued.done) continue;
     if (queued.running) {
       sum += std::max(0.0, queued.prefill_us - static_cast<double>(now - queued.started_us));
-    } else if (queued.order_us <= order_us) {
+    } else if (queued.priority < priority ||
+               (queued.priority == priority && queued.order_us <= order_us)) {
       sum += queued.prefill_us;
     }
   }
@@ -90,11 +91,11 @@ Conductor::Prefill Conductor::Price(const Context& context, NodeSlot slot, int32
     // Short ones first, as long as nobody has to wait beyond the moment at which it must start.
     price.order_us += ToTimeUs(std::min(kShortFirst * price.prefill_us, limit - price.prefill_us));
   }
-  price.queue_us = QueueUs(node, price.order_us, context.now_us);
+  price.queue_us = QueueUs(node, request.priority, price.order_us, context.now_us);
   price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
   if (by_slack && price.ttft_us > limit) {
     price.order_us = context.now_us + ToTimeUs(kLateLimits * limit);
-    price.queue_us = QueueUs(node, price.order_us, context.now_us);
+    price.queue_us = QueueUs(node, request.priority, price.order_us, context.now_us);
     price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
   }
   return price;
@@ -129,7 +130,7 @@ std::optional<Conductor::Prefill> Conductor::ChoosePrefill(const Context& contex
     double score = 0.0;  // kRandom: all are equal
     std::optional<Prefill> price;
     if (options_.policy.prefill == PrefillChoice::kLeastLoad) {
-      score = QueueUs(node, context.now_us, context.now_us);
+      score = QueueUs(node, context.request.priority, context.now_us, context.now_us);
     } else if (options_.policy.prefill == PrefillChoice::kLeastTtft) {
       price = PriceBest(context, slot, node.decodes.empty() ? 1.0 : node.info.prefill_share);
       score = price->ttft_us;

@@ -370,6 +370,24 @@ TEST_F(ConductorTest, Slack_ARequestThatCannotBeInTime_LetsOthersPass) {
   EXPECT_GT(Place(500, 200 * kSecond, {}, limits).order_us, late.order_us);
 }
 
+TEST_F(ConductorTest, Priority_WaitsOnlyForThoseThatGoFirst) {
+  Start("global");
+  Join(Role::kPrefill);
+  Join(Role::kDecode);
+  Place(1000);
+  conductor_->PrefillStarted(last_, 0);
+  const auto ttft_us = [this](int64_t priority) {
+    const Decision decision = conductor_->Place(
+        {.id = RequestId{next_request_++}, .prompt_tokens = 1000, .priority = priority}, 0);
+    return std::get<Placement>(decision).ttft_us;
+  };
+  EXPECT_EQ(ttft_us(1), 2 * kSecond);
+  // What is being computed is not interrupted.
+  EXPECT_EQ(ttft_us(0), 2 * kSecond);
+  EXPECT_EQ(ttft_us(1), 4 * kSecond);
+  EXPECT_EQ(ttft_us(0), 3 * kSecond);
+}
+
 TEST_F(ConductorTest, Conditional_ShortPromptAndBusyPrefill_IsComputedWhereItDecodes) {
   Start("slack");
   const NodeId prefill = Join(Role::kPrefill);

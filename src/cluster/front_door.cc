@@ -9,6 +9,7 @@
 #include <future>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "base/hash.h"
@@ -78,7 +79,8 @@ class FrontDoorImpl final : public FrontDoor {
         [this, addresses = std::move(addresses)] { nodes_.SetListed(addresses); });
   }
 
-  Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request) override;
+  Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request,
+                                           const ServiceLimits& limits) override;
 
   std::optional<ServedModel> model() const override {
     std::lock_guard lock(published_.mutex);
@@ -194,9 +196,11 @@ class FrontDoorImpl final : public FrontDoor {
         .block_tokens = served->block_size,
         // Half of what it may have; the conductor learns what is usual where there is no bound.
         .expected_output_tokens = 0,
+        .priority = request.turn.priority,
         // What was computed is never thrown away: limits hold at arrival only.
-        .limits = running->attempts == 0 ? options_.limits : ServiceLimits{}};
-    const Decision decision = conductor_.Place(asked, clock_->NowUs());
+        .limits = running->attempts == 0 ? running->limits : ServiceLimits{}};
+    const TimeUs now_us = clock_->NowUs();
+    const Decision decision = conductor_.Place(asked, now_us);
     if (const auto* rejection = std::get_if<Rejection>(&decision)) {
       counters_.retry_after_us = rejection->retry_after_us;
       std::lock_guard lock(published_.mutex);
@@ -209,6 +213,9 @@ class FrontDoorImpl final : public FrontDoor {
     if (decode == nullptr || prefill == nullptr) {
       return RefusalOf({.reason = RejectReason::kNoNode});
     }
+    // Nodes have clocks of their own.
+    request.turn.yield_us = std::max<TimeUs>(0, placement.order_us - now_us);
+    request.turn.max_chunk_us = placement.chunk_us;
     Dispatch(running, std::move(request), keys.size(), placement, prefill, decode);
     return {};
   }
@@ -234,7 +241,8 @@ class FrontDoorImpl final : public FrontDoor {
       Export order{.ticket = NewTicket(),
                    .cache_salt = request.cache_salt,
                    .num_blocks = static_cast<int32_t>(num_blocks),
-                   .source = std::move(source)};
+                   .source = std::move(source),
+                   .turn = request.turn};
       // One token more than the blocks have: the last one of a sequence is always computed.
       const size_t tokens = num_blocks * static_cast<size_t>(decode->description->block_size) + 1;
       order.prompt_ids.assign(request.prompt_ids.begin(),
@@ -247,7 +255,9 @@ class FrontDoorImpl final : public FrontDoor {
                           .num_blocks = order.num_blocks,
                           .patience_us = patience_us};
     }
-    QueuePrefill(running->prefill.empty() ? decode : prefill, running->id);
+    QueuePrefill(running->prefill.empty() ? decode : prefill, {.request = running->id,
+                                                               .priority = request.turn.priority,
+                                                               .order_us = placement.order_us});
     running->stream->ResetCredit();
     decode->Send(MessageType::kSubmit,
                  cluster::Submit{.call = running->call,
@@ -307,21 +317,29 @@ class FrontDoorImpl final : public FrontDoor {
     return {.high = hash.high, .low = hash.low};
   }
 
-  // A node computes its prompts more or less one after the other.
-  void QueuePrefill(NodeLink* link, RequestId id) {
-    link->prefills.push_back(id);
-    if (link->prefills.size() == 1) conductor_.PrefillStarted(id, clock_->NowUs());
+  // A node computes its prompts more or less one after the other, by their turns.
+  void QueuePrefill(NodeLink* link, const QueuedPrompt& prompt) {
+    std::deque<QueuedPrompt>& queue = link->prefills;
+    if (queue.empty()) {
+      queue.push_back(prompt);
+      return conductor_.PrefillStarted(prompt.request, clock_->NowUs());
+    }
+    const auto turn = [](const QueuedPrompt& queued) {
+      return std::tuple(queued.priority, queued.order_us);
+    };
+    queue.insert(std::ranges::upper_bound(queue.begin() + 1, queue.end(), turn(prompt), {}, turn),
+                 prompt);
   }
   void EndPrefill(const std::string& address, RequestId id) {
     NodeLink* link = nodes_.Find(address);
     if (link == nullptr) return;
-    const auto it = std::ranges::find(link->prefills, id);
+    const auto it = std::ranges::find(link->prefills, id, &QueuedPrompt::request);
     if (it == link->prefills.end()) return;
     const bool was_first = it == link->prefills.begin();
     link->prefills.erase(it);
     conductor_.PrefillEnded(id, 0.0, clock_->NowUs());
     if (was_first && !link->prefills.empty()) {
-      conductor_.PrefillStarted(link->prefills.front(), clock_->NowUs());
+      conductor_.PrefillStarted(link->prefills.front().request, clock_->NowUs());
     }
   }
 
@@ -516,16 +534,18 @@ class FrontDoorImpl final : public FrontDoor {
   std::unique_ptr<net::ChannelService> channels_;
 };
 
-Result<std::unique_ptr<Sequence>> FrontDoorImpl::Submit(GenerateRequest request) {
+Result<std::unique_ptr<Sequence>> FrontDoorImpl::Submit(GenerateRequest request,
+                                                        const ServiceLimits& limits) {
   const auto stream = std::make_shared<RemoteStream>(options_.stream_events);
   const auto decided = std::make_shared<std::promise<Result<RequestId>>>();
   std::future<Result<RequestId>> decision = decided->get_future();
-  const bool posted =
-      channels_->timers().Post([this, request = std::move(request), stream, decided]() mutable {
+  const bool posted = channels_->timers().Post(
+      [this, request = std::move(request), limits, stream, decided]() mutable {
         const RequestId id{next_request_++};
         Running& running = requests_[id];
         running.id = id;
         running.request = std::move(request);
+        running.limits = limits;
         running.stream = stream;
         const Status started = Start(&running);
         if (started.ok()) return decided->set_value(id);

@@ -21,7 +21,6 @@ namespace halfmoon::cluster {
 struct FrontDoorOptions {
   net::ChannelOptions channel;  ///< where nodes that join say so, and the cluster's token
   ConductorOptions conductor;
-  ServiceLimits limits;  ///< of every request
   /// A request whose nodes are gone waits so long for others before it fails.
   TimeUs wait_for_nodes_us = 30'000'000;
   /// Nodes that a request may lose before it fails.
@@ -79,8 +78,11 @@ class FrontDoor {
   /// any more are left; nodes that joined stay as long as they say so.
   virtual void SetNodes(std::vector<std::string> addresses) = 0;
 
-  /// Errors: kUnavailable (no node), kResourceExhausted (limits would break), kInvalidArgument.
-  virtual Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request) = 0;
+  /// Of the request's turn, its priority counts; the rest is decided here. Limits hold as it
+  /// arrives: what was computed is never thrown away. Errors: kUnavailable (no node),
+  /// kResourceExhausted (limits would break), kInvalidArgument.
+  virtual Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request,
+                                                   const ServiceLimits& limits = {}) = 0;
   /// nullopt before the first node was there.
   virtual std::optional<ServedModel> model() const = 0;
   virtual ClusterStatus Describe() const = 0;

@@ -74,9 +74,11 @@ void Fields(A& a, M& m) {
     a(m.presence_penalty), a(m.frequency_penalty), a(m.seed), a(m.logit_bias);
   } else if constexpr (std::is_same_v<T, GrammarSpec>) {
     a(m.kind), a(m.source), a(m.eos_ids);
+  } else if constexpr (std::is_same_v<T, Turn>) {
+    a(m.priority), a(m.yield_us), a(m.max_chunk_us);
   } else if constexpr (std::is_same_v<T, GenerateRequest>) {
     a(m.prompt_ids), a(m.sampling), a(m.max_tokens), a(m.stop_ids), a(m.num_logprobs);
-    a(m.prompt_logprobs), a(m.cache_salt), a(m.resumed_tokens), a(m.grammar);
+    a(m.prompt_logprobs), a(m.cache_salt), a(m.resumed_tokens), a(m.grammar), a(m.turn);
   } else if constexpr (std::is_same_v<T, Submit>) {
     a(m.call), a(m.request), a(m.source), a(m.credit);
   } else if constexpr (std::is_same_v<T, Credit>) {
@@ -97,6 +99,7 @@ void Fields(A& a, M& m) {
     a(m.call), a(m.events);
   } else if constexpr (std::is_same_v<T, Export>) {
     a(m.ticket), a(m.prompt_ids), a(m.cache_salt), a(m.num_blocks), a(m.cached_only), a(m.source);
+    a(m.turn);
   } else if constexpr (std::is_same_v<T, CancelExport> || std::is_same_v<T, Pull> ||
                        std::is_same_v<T, PullDone>) {
     a(m.ticket);

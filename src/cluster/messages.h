@@ -19,7 +19,7 @@
 namespace halfmoon::cluster {
 
 /// Version of everything below; ends of different versions refuse each other.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 enum class MessageType : uint16_t {
   kHello = 1,     ///< conductor or node > node, first of all
@@ -107,6 +107,13 @@ struct GrammarSpec {
   std::vector<int32_t> eos_ids;
 };
 
+/// Whose turn a sequence is at a node; as engine::Service.
+struct Turn {
+  int64_t priority = 0;     ///< smaller ones go first
+  TimeUs yield_us = 0;      ///< it lets pass what comes up to so much later
+  TimeUs max_chunk_us = 0;  ///< of its prompt in a step in which others decode; 0: the node's rule
+};
+
 /// One sequence to generate: as engine::Request.
 struct GenerateRequest {
   std::vector<int32_t> prompt_ids;
@@ -118,6 +125,7 @@ struct GenerateRequest {
   std::string cache_salt;
   int32_t resumed_tokens = 0;
   std::optional<GrammarSpec> grammar;
+  Turn turn;
 };
 
 struct Submit {
@@ -175,6 +183,7 @@ struct Export {
   int32_t num_blocks = 0;
   bool cached_only = false;
   std::optional<SourceSpec> source;  ///< where it gets leading blocks from itself
+  Turn turn;
 };
 struct CancelExport {
   Ticket ticket;

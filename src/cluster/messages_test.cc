@@ -33,7 +33,8 @@ Submit FullSubmit() {
                     .prompt_logprobs = true,
                     .cache_salt = "tenant",
                     .resumed_tokens = 1,
-                    .grammar = GrammarSpec{.kind = 1, .source = "[ab]+", .eos_ids = {2}}};
+                    .grammar = GrammarSpec{.kind = 1, .source = "[ab]+", .eos_ids = {2}},
+                    .turn = {.priority = -3, .yield_us = 4, .max_chunk_us = 5}};
   submit.source =
       SourceSpec{.address = "host:1", .ticket = {1, 2}, .num_blocks = 3, .patience_us = 4};
   return submit;
@@ -69,7 +70,8 @@ TEST(Messages, RoundTrip_KeepsEveryFieldAndRefusesEveryCut) {
                          .cache_salt = "s",
                          .num_blocks = 1,
                          .cached_only = true,
-                         .source = SourceSpec{.address = "a:1"}});
+                         .source = SourceSpec{.address = "a:1"},
+                         .turn = {.priority = 1}});
   ExpectRoundTrip(CancelExport{.ticket = {1, 2}});
   ExpectRoundTrip(ExportEnded{.ticket = {1, 2}, .error = Error(ErrorCode::kCancelled, "x")});
   ExpectRoundTrip(Load{.health = Health::kDraining,

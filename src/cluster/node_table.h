@@ -19,6 +19,13 @@
 
 namespace halfmoon::cluster {
 
+/// A prompt in a node's queue, by its turn there.
+struct QueuedPrompt {
+  RequestId request{};
+  int64_t priority = 0;
+  TimeUs order_us = 0;
+};
+
 /// A node that is, or should be, connected.
 struct NodeLink {
   std::string address;
@@ -29,7 +36,7 @@ struct NodeLink {
   std::string error;                    ///< why it is not there, as far as known
   bool listed = false;                  ///< SetListed named it
   std::set<const net::Channel*> joins;  ///< by which it says that it is there
-  std::deque<RequestId> prefills;       ///< of this front door, in their order
+  std::deque<QueuedPrompt> prefills;    ///< of this front door; the first is being computed
   int decodes = 0;
 
   bool wanted() const { return listed || !joins.empty(); }

@@ -29,6 +29,7 @@ struct PlacementRequest {
   std::span<const kv::BlockKey> keys;  ///< of the prompt's blocks, in order
   int32_t block_tokens = 0;            ///< tokens of a block; above 0 where there are keys
   int32_t expected_output_tokens = 0;  ///< 0: as many as others had of late
+  int64_t priority = 0;                ///< smaller ones go first in a node's queue
   ServiceLimits limits;
 };
 
@@ -50,7 +51,8 @@ struct Placement {
   /// Most time that chunks of the prompt may add to a step in which others decode; 0: the node's
   /// own rule.
   TimeUs chunk_us = 0;
-  /// Order in the prefill node's queue: least first, equal ones as they came.
+  /// Order in the prefill node's queue among those of its priority: least first, equal ones as they
+  /// came.
   TimeUs order_us = 0;
   TimeUs ttft_us = 0;         ///< predicted, from now on
   TimeUs tbt_us = 0;          ///< predicted, of the decode node's steps with it

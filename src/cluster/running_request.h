@@ -29,6 +29,7 @@ struct Order {
 struct Running {
   RequestId id{};
   GenerateRequest request;  ///< as it came
+  ServiceLimits limits;
   std::shared_ptr<RemoteStream> stream;
   std::vector<int32_t> generated;
   TimeUs waits_since_us = 0;  ///< for a node; 0: has one

@@ -54,12 +54,25 @@ struct GrammarSource {
   std::vector<int32_t> eos_ids;
 };
 
+/// Whose turn a request is among others, and what it was promised.
+struct Service {
+  int64_t priority = 0;  ///< smaller ones go first
+  /// Among those of its priority it lets pass what comes up to so much later; at least 0.
+  TimeUs yield_us = 0;
+  /// Most time that its prompt may add to a step in which others decode; 0: the engine's own rule.
+  TimeUs max_chunk_us = 0;
+  // An engine that predicts refuses what would break these; 0: nothing is promised.
+  TimeUs ttft_limit_us = 0;  ///< time to the first token
+  TimeUs tbt_limit_us = 0;   ///< time between tokens
+};
+
 /// One sequence to compute: what a client sent, already tokenised. n > 1 is n requests that share a
 /// prefix.
 struct Request {
   std::vector<int32_t> prompt_ids;  ///< at least 1
   SamplingParams sampling;
-  int32_t max_tokens = 0;         ///< most tokens generated; 0: compute the prompt only
+  int32_t max_tokens = 0;  ///< most tokens generated; 0: compute the prompt only
+  Service service;
   std::vector<int32_t> stop_ids;  ///< end-of-sequence ids; the token is reported, then the stream
                                   ///< finishes with kStop
   int32_t num_logprobs =

@@ -65,6 +65,35 @@ TEST_F(EngineTest, SamePromptAgain_PrefixFromCacheSameTokens) {
   EXPECT_EQ(other_salt.ids, first.ids);
 }
 
+TEST_F(EngineTest, Service_DecidesWhoIsComputedFirst) {
+  std::vector<int32_t> firsts;
+  ToyOptions toy;
+  toy.before_step = [&firsts](std::span<const model::SequenceChunk> chunks) {
+    for (const model::SequenceChunk& chunk : chunks) {
+      if (chunk.start == 0) firsts.push_back(chunk.ids[0]);
+    }
+  };
+  Start(20, {.max_running = 1, .prefix_cache = false}, std::move(toy));
+  gate_.Close();
+  std::vector<std::unique_ptr<RequestHandle>> handles;
+  const auto submit = [&](int32_t first, const Service& service) {
+    Request request = Greedy(Prompt(5, first), 2);
+    request.service = service;
+    handles.push_back(Submit(std::move(request)));
+  };
+  submit(1, {});
+  gate_.AwaitArrival();
+  submit(2, {.priority = 1});
+  submit(3, {.yield_us = 1000});
+  submit(4, {});
+  submit(5, {.priority = -1});
+  clock_.AdvanceUs(2000);
+  gate_.Open();
+  for (const auto& handle : handles) ReadAll(handle.get());
+  // All that came meanwhile counts as come when the engine took it.
+  EXPECT_EQ(firsts, (std::vector<int32_t>{1, 5, 4, 3, 2}));
+}
+
 TEST_F(EngineTest, OtherSeed_OtherTokens) {
   Start(40);
   EXPECT_NE(Run(Sampled(Prompt(20), 20, 1)).ids, Run(Sampled(Prompt(20), 20, 2)).ids);

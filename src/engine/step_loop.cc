@@ -130,7 +130,10 @@ void StepLoop::TakeSubmissions() {
     }
     BeginExport(id, active);
     sched::NewSequence sequence{.ids = std::move(request.prompt_ids),
-                                .seed = SeedKey(request.cache_salt)};
+                                .seed = SeedKey(request.cache_salt),
+                                .priority = request.service.priority,
+                                .order_us = clock_->NowUs() + request.service.yield_us,
+                                .max_chunk_us = static_cast<double>(request.service.max_chunk_us)};
     if (request.prompt_logprobs) {
       sequence.max_share_tokens = kLogprobChunkTokens;
       sequence.reuse_limit_tokens = 0;

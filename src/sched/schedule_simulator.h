@@ -56,8 +56,12 @@ class ScheduleSimulator final : private BlockLoads {
   /// Generates `output_tokens` >= 1 tokens after the prompt, a function of the tokens before them.
   void Add(SeqId id, std::vector<int32_t> prompt, int32_t output_tokens) {
     remaining_[id] = output_tokens;
-    table_.Add(id,
-               {.ids = std::move(prompt), .seed = kv::SeedKey({.block_size = Block<uint32_t>()})});
+    Turn& turn = turns_[id];
+    turn.id = id;
+    table_.Add(id, {.ids = std::move(prompt),
+                    .seed = kv::SeedKey({.block_size = Block<uint32_t>()}),
+                    .priority = turn.priority,
+                    .order_us = turn.order_us});
   }
   void Cancel(SeqId id) {
     table_.Remove(id);
@@ -67,6 +71,10 @@ class ScheduleSimulator final : private BlockLoads {
   ScheduleSimulator(const ScheduleSimulator&) = delete;
   ScheduleSimulator& operator=(const ScheduleSimulator&) = delete;
 
+  /// Of a sequence that comes next.
+  void SetTurn(SeqId id, int64_t priority, int64_t order_us) {
+    turns_[id] = {.priority = priority, .order_us = order_us};
+  }
   /// Of a sequence that is there or comes next.
   void SetStored(SeqId id, const Stored& stored) { stored_[id] = stored; }
   void SetGuesses(SeqId id, const Guesses& guesses) { guesses_[id] = guesses; }
@@ -262,22 +270,25 @@ class ScheduleSimulator final : private BlockLoads {
               Name(share.id) + " may not run");
       Require(share.tokens <= static_cast<int32_t>(sequence.ids.size()) - sequence.computed_tokens,
               "too many tokens for " + Name(share.id));
-      Require(i == 0 || plan.shares[i - 1].id < share.id, "shares out of order");
+      Require(i == 0 || turns_.at(plan.shares[i - 1].id) < turns_.at(share.id),
+              "shares out of order");
     }
     Require(tokens <= options_.limits.step_tokens, "over the token budget");
     Require(drafts <= options_.limits.draft_tokens, "over the budget of guesses");
     Require(table_.num_running() <= options_.limits.max_running, "too many sequences");
-    // The earliest that may run always makes progress, unless this step only made room for it, it
+    // The first that may run always makes progress, unless this step only made room for it, it
     // leaves its time to others that decode, or a load has the pages that it lacks.
+    std::optional<Turn> first;
     for (const auto& [id, left] : remaining_) {
       const Sequence& sequence = table_.At(id);
       if (sequence.paused || !sequence.running || sequence.loading || !flights_.empty()) continue;
-      const bool served = std::ranges::any_of(
-          plan.shares, [id = id](const Share& share) { return share.id == id; });
-      Require(served || !plan.preempt.empty() || (share_ && plan.decoding > 0),
-              "the earliest, " + Name(id) + ", got nothing");
-      break;
+      if (!first || turns_.at(id) < *first) first = turns_.at(id);
     }
+    if (!first) return;
+    const bool served = std::ranges::any_of(
+        plan.shares, [&first](const Share& share) { return share.id == first->id; });
+    Require(served || !plan.preempt.empty() || (share_ && plan.decoding > 0),
+            "the first, " + Name(first->id) + ", got nothing");
   }
 
   // Every page that a sequence counts on holds what the sequence itself would have computed, and no
@@ -321,6 +332,7 @@ class ScheduleSimulator final : private BlockLoads {
   const TableOptions options_;
   SequenceTable table_;
   std::map<SeqId, int32_t> remaining_;  // tokens still to generate
+  std::map<SeqId, Turn> turns_;         // of all that ever came
   std::map<SeqId, Guesses> guesses_;
   std::map<SeqId, Stored> stored_;
   std::map<SeqId, Flight> flights_;

@@ -45,20 +45,23 @@ class Planner {
 
   void Admit(const std::vector<WaitingSequence>& waiting) {
     std::vector<WaitingSequence> in_order = waiting;
-    std::ranges::sort(in_order, {}, &WaitingSequence::id);
+    std::ranges::sort(in_order, {}, &WaitingSequence::turn);
     bool full = false;
     for (const WaitingSequence& next : in_order) {
       if (next.paused || next.deferred) continue;
       ++plan_.prompts;
       full = full || !MakeRoom(next);
-      if (full) continue;  // first come, first served: nobody overtakes
+      if (full) continue;  // nobody overtakes
       RunningSequence sequence{.id = next.id,
                                .wanted_tokens = next.wanted_tokens,
                                .computed_tokens = next.hit_pages * limits_.block_size,
                                .pages = next.hit_pages + next.load_pages,
                                .private_pages = next.hit_cached_pages + next.load_pages,
                                .max_share_tokens = next.max_share_tokens,
-                               .loading = next.load_pages > 0};
+                               .loading = next.load_pages > 0,
+                               .priority = next.priority,
+                               .order_us = next.order_us,
+                               .max_chunk_us = next.max_chunk_us};
       available_ -= HitCost(next, !plan_.preempt.empty()) + next.load_pages;
       missing_ += MissingPages(sequence);
       ++live_;
@@ -67,7 +70,7 @@ class Planner {
       plan_.admit.push_back(next.id);
       if (next.load_pages > 0) plan_.loads.push_back({.id = next.id, .pages = next.load_pages});
     }
-    std::ranges::sort(entries_, {}, [](const Entry& entry) { return entry.sequence.id; });
+    std::ranges::sort(entries_, {}, [](const Entry& entry) { return entry.sequence.turn(); });
   }
 
   void DivideBudget() {
@@ -80,7 +83,7 @@ class Planner {
     }
     plan_.prompts += static_cast<int32_t>(prefills.size());
     std::ranges::sort(ready, {}, [](const Entry* entry) {
-      return std::tuple(entry->sequence.served_step, entry->sequence.id);
+      return std::tuple(entry->sequence.served_step, entry->sequence.turn());
     });
     for (Entry* entry : ready) {
       if (budget == 0) return;
@@ -89,7 +92,7 @@ class Planner {
     }
     if (prefills.empty() || budget == 0) return;
     if (ready.empty()) {
-      DivideAmongPrompts(prefills, {.tokens = budget});
+      DivideAmongPrompts(prefills, {.tokens = budget, .alone = true});
     } else if (!prompts_.hold) {
       PromptBudget beside{.tokens = budget};
       if (prompts_.most_us > 0.0 && prompts_.cost.token_us > 0.0) {
@@ -161,24 +164,28 @@ class Planner {
   struct PromptBudget {
     int32_t tokens = 0;
     std::optional<double> us;  // none: no limit
+    bool alone = false;        // nobody decodes
   };
 
   void DivideAmongPrompts(std::vector<Entry*>& prompts, PromptBudget budget) const {
     const auto give = [&](Entry* entry, const PromptBudget& most) {
+      const int32_t start = entry->sequence.computed_tokens + entry->share;
       int32_t tokens = std::min(most.tokens, entry->most_tokens() - entry->share);
+      if (!budget.alone) {
+        tokens = std::min(tokens, MostOfChunk(entry->sequence) - entry->share);
+      }
       if (most.us.has_value()) {
-        const int32_t start = entry->sequence.computed_tokens + entry->share;
         tokens = std::min(tokens, prompts_.cost.TokensWithin(*most.us, start));
         *budget.us -= prompts_.cost.Us(tokens, start);
       }
       entry->share += tokens;
       budget.tokens -= tokens;
     };
-    Entry* earliest = prompts.front();
+    Entry* earliest = prompts.front();  // by turn
     give(earliest, {.tokens = (budget.tokens + 1) / 2,
                     .us = prompts.size() > 1 && budget.us ? *budget.us / 2 : budget.us});
     std::ranges::sort(prompts, {}, [](const Entry* entry) {
-      return std::tuple(entry->lacking_tokens(), entry->sequence.id);
+      return std::tuple(entry->sequence.priority, entry->lacking_tokens(), entry->sequence.turn());
     });
     for (Entry* entry : prompts) {
       if (entry != earliest) give(entry, budget);
@@ -187,6 +194,13 @@ class Planner {
     const auto has_none = [](const Entry* entry) { return entry->share == 0; };
     // However dear tokens are: whose turn it is gets on.
     if (std::ranges::all_of(prompts, has_none)) earliest->share = 1;
+  }
+
+  // Tokens of its prompt that it may compute beside others, by what it was given itself.
+  int32_t MostOfChunk(const RunningSequence& sequence) const {
+    if (sequence.max_chunk_us <= 0.0 || prompts_.cost.token_us <= 0.0) return INT32_MAX;
+    return prompts_.cost.TokensWithin(sequence.max_chunk_us - prompts_.cost.fixed_us,
+                                      sequence.computed_tokens);
   }
 
   int32_t MissingPages(const RunningSequence& sequence) const {
@@ -223,8 +237,8 @@ class Planner {
     return true;
   }
 
-  // Whom `entry` may take pages from: a paused sequence, else one that arrived later; latest first.
-  // A plan that admits has granted no page yet and needs no victim for those it admitted.
+  // Whom `entry` may take pages from: a paused sequence, else one whose turn is later; latest
+  // first. A plan that admits has granted no page yet and needs no victim for those it admitted.
   Entry* FindVictim(const Entry* entry) {
     for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
       if (it->sequence.paused && !it->sequence.loading && !it->gone && !it->admitted) return &*it;
@@ -261,7 +275,7 @@ class Planner {
   int32_t available_;
   int32_t missing_ = 0;  // pages that running sequences lack for their wanted tokens
   int32_t live_ = 0;
-  std::vector<Entry> entries_;  // by id once Admit has run
+  std::vector<Entry> entries_;  // by turn once Admit has run
   Plan plan_;
 };
 

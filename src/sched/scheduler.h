@@ -16,6 +16,14 @@ namespace halfmoon::sched {
 /// Sequences are numbered as they arrive: a smaller id arrived earlier.
 enum class SeqId : uint64_t {};
 
+/// Whose turn it is: smaller ones first.
+struct Turn {
+  int64_t priority = 0;
+  int64_t order_us = 0;  ///< among those of a priority, on any one clock
+  SeqId id{};            ///< among equals, as they arrived
+  auto operator<=>(const Turn&) const = default;
+};
+
 struct Limits {
   int32_t step_tokens = 0;   ///< token budget of a step, at least max_running
   int32_t max_running = 0;   ///< sequences in a batch, at least 1
@@ -36,6 +44,12 @@ struct RunningSequence {
   int32_t draft_tokens = 0;  ///< guesses at what follows that it would like to have checked
   bool paused = false;       ///< its consumer is behind: computes nothing, but keeps its pages
   bool loading = false;  ///< its pages are being filled: computes nothing, and cannot give back any
+  int64_t priority = 0;  ///< of its turn
+  int64_t order_us = 0;  ///< of its turn
+  double max_chunk_us = 0.0;  ///< most that its prompt may add to a step in which others decode; 0:
+                              ///< what State::prompts says
+
+  Turn turn() const { return {.priority = priority, .order_us = order_us, .id = id}; }
 };
 
 /// A sequence that holds nothing: new, or preempted.
@@ -49,6 +63,11 @@ struct WaitingSequence {
   int32_t max_share_tokens = 0;  ///< as above
   bool paused = false;           ///< not admitted before its consumer has caught up
   bool deferred = false;  ///< another sequence is about to compute a block this one can then reuse
+  int64_t priority = 0;   ///< as above
+  int64_t order_us = 0;   ///< as above
+  double max_chunk_us = 0.0;  ///< as above
+
+  Turn turn() const { return {.priority = priority, .order_us = order_us, .id = id}; }
 };
 
 /// What tokens of prompts add to the time of a step, as measured by whoever computes.
@@ -99,7 +118,7 @@ struct Plan {
       preempt;               ///< give back all their pages and wait, in this order, before all else
   std::vector<SeqId> admit;  ///< take their prefix hits, before any new page is taken
   std::vector<Load> loads;   ///< of sequences in `admit`; pages are taken after all prefix hits
-  std::vector<Share> shares;  ///< in order of arrival; never more than step_tokens together,
+  std::vector<Share> shares;  ///< in order of turns; never more than step_tokens together,
                               ///< guesses included
   int32_t decoding = 0;       ///< shares of sequences that lack one token
   int32_t prompt_tokens = 0;  ///< of the other shares together
@@ -113,21 +132,22 @@ constexpr int32_t PagesFor(int32_t tokens, int32_t block_size) {
 }
 
 /// The rules, in order:
-/// - A waiting sequence is admitted, first come first served, when pages for all its wanted tokens
-///   are there beyond what running sequences still lack for theirs, with a page to spare for each
-///   of them to grow into. Paused sequences make room for it when it does not fit otherwise.
+/// - Waiting sequences are admitted turn by turn, without any that have to wait being overtaken, as
+///   soon as pages for all wanted tokens are there beyond what running sequences still lack for
+///   theirs, with a page to spare for each of them to grow into. Paused sequences make room for it
+///   when it does not fit otherwise.
 /// - What it can load it gets pages for when it is admitted. While it loads it has no share and is
 ///   not preempted, since somebody writes to its pages.
 /// - Sequences that lack one token go first, those served longest ago in front.
 /// - Beside them others get what State::prompts leaves them, which may be nothing.
-/// - Of the remaining budget the earliest of the others gets half, and the shortest get the rest:
-///   a long prompt neither starves nor holds up short ones.
-/// - Pages are granted in order of arrival. Where they run out, paused sequences are preempted,
-///   then later ones, latest first. A sequence that still lacks pages computes what fits.
+/// - Of the remaining budget the first of the others gets half, and the shortest of each priority
+///   get the rest: a long prompt neither starves nor holds up short ones.
+/// - Pages are granted turn by turn. Where they run out, paused sequences are preempted, then those
+///   whose turn is later, latest first. A sequence that still lacks pages computes what fits.
 /// - Guesses get what is left after all that of the budget and of the pages: nobody is preempted,
 ///   admitted later or given less because of them. Only sequences that lack one token have any
 ///   checked; each gets its first guess before one gets a second.
-/// So the earliest sequence that is neither paused nor loading always makes progress, or is held
+/// So the first sequence that is neither paused nor loading always makes progress, or is held
 /// for others that do, or waits for pages until a load has ended.
 ///
 /// Requires ids that are unique, step_tokens >= max_running >= running.size(), and pages enough in

@@ -67,6 +67,62 @@ TEST(MakePlan, Admission_FirstComeAndOnlyWithPages) {
   EXPECT_THAT(plan.shares, ElementsAre(Gets(1, 8, 2)));
 }
 
+TEST(MakePlan, Turns_PriorityThenOrderThenArrival) {
+  // Pages for two of four.
+  const Plan plan =
+      MakePlan({.limits = kLimits,
+                .available_pages = 3,
+                .waiting = {{.id = SeqId{1}, .wanted_tokens = 4, .priority = 1},
+                            {.id = SeqId{2}, .wanted_tokens = 4, .priority = -1, .order_us = 9},
+                            {.id = SeqId{3}, .wanted_tokens = 4, .priority = -1, .order_us = 9},
+                            {.id = SeqId{4}, .wanted_tokens = 4, .priority = -1, .order_us = 5}}});
+  EXPECT_THAT(plan.admit, ElementsAre(SeqId{4}, SeqId{2}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(4, 4, 1), Gets(2, 4, 1)));
+}
+
+TEST(MakePlan, TurnsOfPrompts_FirstGetsHalfAndShortestOfItsPriorityTheRest) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 100,
+                              .running = {{.id = SeqId{1}, .wanted_tokens = 2, .priority = 1},
+                                          {.id = SeqId{2}, .wanted_tokens = 50, .order_us = 2},
+                                          {.id = SeqId{3}, .wanted_tokens = 3, .order_us = 3},
+                                          {.id = SeqId{4}, .wanted_tokens = 100, .order_us = 1}}});
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(4, 4, 1), Gets(2, 1, 1), Gets(3, 3, 1)));
+}
+
+TEST(MakePlan, NoPageLeft_LatestTurnIsPreempted) {
+  const Plan plan = MakePlan({.limits = kLimits,
+                              .available_pages = 0,
+                              .running = {{.id = SeqId{1},
+                                           .wanted_tokens = 5,
+                                           .computed_tokens = 4,
+                                           .pages = 1,
+                                           .private_pages = 1,
+                                           .priority = 1},
+                                          {.id = SeqId{2},
+                                           .wanted_tokens = 5,
+                                           .computed_tokens = 4,
+                                           .pages = 1,
+                                           .private_pages = 1}}});
+  EXPECT_THAT(plan.preempt, ElementsAre(SeqId{1}));
+  EXPECT_THAT(plan.shares, ElementsAre(Gets(2, 1, 1)));
+}
+
+// A token of a prompt takes 10 us and each step with some 5 us more.
+TEST(MakePlan, ChunkLimitOfSequence_KeptWhileOthersDecode) {
+  State state{.limits = {.step_tokens = 16, .max_running = 4, .block_size = 4},
+              .prompts = {.cost = {.fixed_us = 5.0, .token_us = 10.0}},
+              .available_pages = 100,
+              .running = {{.id = SeqId{1}, .wanted_tokens = 100, .max_chunk_us = 47.0},
+                          {.id = SeqId{2}, .wanted_tokens = 6, .computed_tokens = 5, .pages = 2}}};
+  EXPECT_THAT(MakePlan(state).shares, ElementsAre(Gets(1, 4, 1), Gets(2, 1, 0)));
+  // Too little for any token: one, or it would wait as long as others decode.
+  state.running[0].max_chunk_us = 7.0;
+  EXPECT_THAT(MakePlan(state).shares, ElementsAre(Gets(1, 1, 1), Gets(2, 1, 0)));
+  state.running.pop_back();
+  EXPECT_THAT(MakePlan(state).shares, ElementsAre(Gets(1, 16, 4)));
+}
+
 TEST(MakePlan, AdmissionWithPrefixHit_ComputesTheRest) {
   const Plan plan = MakePlan(
       {.limits = kLimits,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iterator>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -48,6 +49,9 @@ void SequenceTable::Add(SeqId id, NewSequence sequence) {
   added.seed_ = sequence.seed;
   added.max_share_tokens = sequence.max_share_tokens;
   added.reuse_limit_tokens = sequence.reuse_limit_tokens;
+  added.turn_ = {.priority = sequence.priority, .order_us = sequence.order_us, .id = id};
+  added.max_chunk_us_ = sequence.max_chunk_us;
+  turns_.insert(added.turn_);
 }
 
 void SequenceTable::Remove(SeqId id) {
@@ -62,6 +66,7 @@ void SequenceTable::Remove(SeqId id) {
     pages.erase(first, pages.end());
   }
   kv::ReleaseFromBack(&pages);
+  turns_.erase(it->second.turn_);
   sequences_.erase(it);
 }
 
@@ -151,15 +156,16 @@ State SequenceTable::MakeState() {
   state.prompts = prompt_limit_;
   state.available_pages = pool_.num_free() + pool_.num_cached();
   state.running.reserve(Index(num_running_));
-  // Sequences that will compute blocks which later ones could wait for, in order of arrival.
+  // Sequences that will compute blocks which others could wait for, those that run in front.
   std::vector<const Sequence*> ahead;
-  for (auto& [id, sequence] : sequences_) {
+  for (const Turn& turn : turns_) {
+    const Sequence& sequence = At(turn.id);
     if (!sequence.running) continue;
     const auto is_private = [this](const kv::PageRef& page) {
       return pool_.num_holders(page.page()) == 1;
     };
     state.running.push_back(
-        {.id = id,
+        {.id = turn.id,
          .wanted_tokens = static_cast<int32_t>(sequence.ids.size()),
          .computed_tokens = sequence.computed_tokens,
          .pages = static_cast<int32_t>(sequence.pages.size()),
@@ -168,14 +174,18 @@ State SequenceTable::MakeState() {
          .served_step = sequence.served_step_,
          .draft_tokens = sequence.draft_tokens,
          .paused = sequence.paused,
-         .loading = sequence.loading});
+         .loading = sequence.loading,
+         .priority = turn.priority,
+         .order_us = turn.order_us,
+         .max_chunk_us = sequence.max_chunk_us_});
     if (!sequence.paused) ahead.push_back(&sequence);
   }
   if (num_running_ == static_cast<int32_t>(sequences_.size())) return state;
-  for (auto& [id, sequence] : sequences_) {
+  for (const Turn& turn : turns_) {
+    Sequence& sequence = At(turn.id);
     if (sequence.running || sequence.paused) continue;
     if (state.waiting.size() == kMaxCandidates) break;
-    WaitingSequence waiting = Describe(id, &sequence);
+    WaitingSequence waiting = Describe(turn.id, &sequence);
     waiting.deferred = ShouldDefer(sequence, waiting.hit_pages, ahead);
     state.waiting.push_back(waiting);
     ahead.push_back(&sequence);
@@ -187,7 +197,10 @@ WaitingSequence SequenceTable::Describe(SeqId id, Sequence* sequence) {
   WaitingSequence waiting{.id = id,
                           .wanted_tokens = static_cast<int32_t>(sequence->ids.size()),
                           .max_share_tokens = sequence->max_share_tokens,
-                          .paused = sequence->paused};
+                          .paused = sequence->paused,
+                          .priority = sequence->turn_.priority,
+                          .order_us = sequence->turn_.order_us,
+                          .max_chunk_us = sequence->max_chunk_us_};
   const int32_t blocks = ReusableBlocks(*sequence);
   ComputeKeys(sequence, blocks);
   const kv::PrefixHit hit =
@@ -216,18 +229,24 @@ int32_t SequenceTable::LoadablePages(SeqId id, Sequence* sequence, int32_t hit_b
 
 // Two sequences with a common prefix that arrive together would both compute it. The later one
 // waits while an earlier one is about to publish the very block it lacks. It does so only for a
-// sequence that the scheduler serves no later than it would serve this one: the earliest that has
-// more than one token to go, or a shorter one.
+// sequence that the scheduler serves no later than it would serve this one: the first that has more
+// than one token to go, or a shorter one of no later priority.
 bool SequenceTable::ShouldDefer(const Sequence& sequence, int32_t hit_blocks,
                                 std::span<const Sequence* const> ahead) const {
   if (hit_blocks >= ReusableBlocks(sequence)) return false;
   const size_t next = Index(hit_blocks);
   const auto lacking = [](const Sequence& of) { return of.ids.size() - Index(of.computed_tokens); };
-  const Sequence* earliest = nullptr;
+  const auto comes_later = [&](const Sequence& other) {
+    return std::tuple(other.turn_.priority, lacking(other)) >
+           std::tuple(sequence.turn_.priority, lacking(sequence));
+  };
+  const auto lacks_most = [&](const Sequence* other) { return lacking(*other) > 1; };
+  const auto first = std::ranges::min_element(ahead, {}, [&](const Sequence* other) {
+    return std::tuple(!lacks_most(other), other->turn_);
+  });
   for (const Sequence* other : ahead) {
-    if (earliest == nullptr && lacking(*other) > 1) earliest = other;
     // One that loads gets on whoever is served.
-    if (!other->loading && other != earliest && lacking(*other) > lacking(sequence)) continue;
+    if (!other->loading && !(other == *first && lacks_most(other)) && comes_later(*other)) continue;
     if (other->keys_.size() <= next || other->keys_[next] != sequence.keys_[next]) continue;
     if (!other->running) return true;
     // A running sequence that has computed the block without publishing it never will.

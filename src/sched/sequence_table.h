@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct NewSequence {
   /// Tokens whose KV may come from the index; beyond it they are computed. The last known token is
   /// computed in any case, because its logits are needed.
   int32_t reuse_limit_tokens = INT32_MAX;
+  int64_t priority = 0;       ///< of its turn (scheduler.h)
+  int64_t order_us = 0;       ///< of its turn
+  double max_chunk_us = 0.0;  ///< as RunningSequence::max_chunk_us
 };
 
 /// One sequence. `ids` and `computed_tokens` as the scheduler's wanted and computed.
@@ -52,6 +56,8 @@ struct Sequence {
 
  private:
   friend class SequenceTable;
+  Turn turn_;
+  double max_chunk_us_ = 0.0;
   kv::BlockKey seed_;
   std::vector<kv::BlockKey> keys_;  // of the full blocks of ids, as far as they were needed
   int32_t sealed_blocks_ = 0;       // of pages: published, or found to be so
@@ -151,7 +157,8 @@ class SequenceTable {
   PromptLimit prompt_limit_;
   kv::PagePool pool_;
   kv::PrefixIndex index_;
-  std::map<SeqId, Sequence> sequences_;                // in order of arrival
+  std::map<SeqId, Sequence> sequences_;
+  std::set<Turn> turns_;                               // of all of them
   std::map<SeqId, std::vector<kv::PageRef>> leaving_;  // removed, and still being written to
   std::vector<kv::BlockKey> sealed_;
   int32_t num_running_ = 0;

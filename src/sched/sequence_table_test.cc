@@ -231,6 +231,7 @@ TEST(SequenceTable, RandomTraffic_EveryoneEndsAndInvariantsHold) {
           prompt[i] = static_cast<int32_t>(i) + 100 * below(i < 16 ? 1 : 2);
         }
         const auto room = static_cast<uint32_t>(longest - static_cast<int32_t>(prompt.size()));
+        if (seed % 3 == 0) simulator.SetTurn(SeqId{next_id}, below(3) - 1, step + below(20));
         if (guessing) simulator.SetGuesses(SeqId{next_id}, {.wanted = below(7), .right = below(7)});
         if (seed % 2 == 1 && below(2) == 0) {
           const int32_t stored = below(8);

@@ -18,7 +18,7 @@ double TimeShare::MostUs(double decode_us) const {
 }
 
 PromptLimit TimeShare::Limit(const PromptCost& cost, double decode_us) const {
-  if (options_.decode_share <= 0.0 || cost.token_us <= 0.0) return {};
+  if (options_.decode_share <= 0.0 || cost.token_us <= 0.0) return {.cost = cost};
   return {.hold = decode_us <= 0.0 || owed_us_ > 0.0, .most_us = MostUs(decode_us), .cost = cost};
 }
 

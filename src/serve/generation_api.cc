@@ -33,6 +33,10 @@ void Generate(const Services& services, const Backend& backend, RequestType requ
   if (const auto error = services.ResolveModel(request.params.model, options.model)) {
     return exchange->SendError(*error);
   }
+  if (const auto error =
+          services.ResolveClass(request.params.service_tier, options.service_class)) {
+    return exchange->SendError(*error);
+  }
   GenerationPlan plan;
   if (const auto error = prepare(backend, options, *services.ids, std::move(request), plan)) {
     return exchange->SendError(*error);

@@ -202,6 +202,9 @@ GenerationParams ReadGenerationParams(FieldReader& reader, const engine::Samplin
   params.return_token_ids = reader.Bool("return_token_ids").value_or(false);
   params.tokens_as_ids = reader.Bool("return_tokens_as_token_ids").value_or(false);
   params.cache_salt = reader.String("cache_salt").value_or("");
+  params.service_tier = reader.String("service_tier").value_or("");
+  params.priority = static_cast<int32_t>(
+      reader.Int("priority", std::numeric_limits<int32_t>::min(), kMaxInt32).value_or(0));
   ReadResponseFormat(reader, params.grammar);
   if (params.grammar && params.ignore_eos) {
     reader.FailField("ignore_eos",

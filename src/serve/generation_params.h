@@ -39,6 +39,8 @@ struct GenerationParams {
   bool return_token_ids = false;
   bool tokens_as_ids = false;  ///< "token_id:17" in place of token texts in logprobs
   std::string cache_salt;
+  std::string service_tier;  ///< name of its class; empty: the default
+  int32_t priority = 0;      ///< among requests of its class, smaller ones first
   std::optional<GrammarSpec> grammar;
 };
 

@@ -90,6 +90,25 @@ TEST(ChatCompletions, Request_ReachesTheEngine) {
   EXPECT_EQ(request.cache_salt, "me");
 }
 
+TEST(ChatCompletions, ServiceTier_ChoosesTheClassAndIsTold) {
+  ServerOptions options;
+  options.classes.push_back(
+      {.name = "batch", .priority = 2, .ttft_us = 3'000'000, .tbt_us = 40'000});
+  TestServer server(Saying("x"), options);
+  const json::object answer =
+      server.PostOk(kChat, ChatBody(R"(,"service_tier":"batch","priority":-1)"));
+  EXPECT_EQ(answer.at("service_tier").as_string(), "batch");
+  const engine::Service& batch = server.engine().WaitSequence(0)->request().service;
+  EXPECT_EQ(batch.ttft_limit_us, 3'000'000);
+  EXPECT_EQ(batch.tbt_limit_us, 40'000);
+  EXPECT_FALSE(server.PostOk(kChat, ChatBody()).contains("service_tier"));
+  const engine::Service& plain = server.engine().WaitSequence(1)->request().service;
+  EXPECT_LT(plain.priority, batch.priority);
+  EXPECT_EQ(plain.ttft_limit_us, 0);
+  const json::object refused = server.PostError(kChat, ChatBody(R"(,"service_tier":"gold")"), 400);
+  EXPECT_EQ(refused.at("param").as_string(), "service_tier");
+}
+
 TEST(ChatCompletions, WithoutMaxTokens_TheContextIsTheLimit) {
   TestServer server(Saying("x"));
   server.PostOk(kChat, ChatBody());

@@ -166,6 +166,7 @@ json::object Envelope(const ResponseFormat& format, json::array choices, const U
   envelope["created"] = context.created;
   envelope["model"] = context.model;
   envelope["system_fingerprint"] = context.fingerprint;
+  if (!context.service_tier.empty()) envelope["service_tier"] = context.service_tier;
   envelope["choices"] = std::move(choices);
   if (usage != nullptr) {
     envelope["usage"] = UsageJson(*usage);

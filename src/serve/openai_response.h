@@ -17,10 +17,11 @@ namespace halfmoon::serve {
 
 /// What is the same for every choice and chunk of one answer.
 struct ResponseContext {
-  std::string id;           ///< "chatcmpl-..." or "cmpl-..."
-  int64_t created = 0;      ///< Unix seconds
-  std::string model;        ///< the name the client used
-  std::string fingerprint;  ///< system_fingerprint
+  std::string id;            ///< "chatcmpl-..." or "cmpl-..."
+  int64_t created = 0;       ///< Unix seconds
+  std::string model;         ///< the name the client used
+  std::string fingerprint;   ///< system_fingerprint
+  std::string service_tier;  ///< class that served it, for those who asked for one; empty: not told
   const text::Tokenizer* tokenizer = nullptr;
   bool stream = false;
   bool logprobs = false;

@@ -79,7 +79,8 @@ std::optional<ApiError> AddChoices(const Backend& backend, const PrepareOptions&
 }
 
 /// What all choices of a request share.
-ChoicePlan BaseChoice(const Backend& backend, IdSource& ids, const GenerationParams& params) {
+ChoicePlan BaseChoice(const Backend& backend, const PrepareOptions& options, IdSource& ids,
+                      const GenerationParams& params) {
   ChoicePlan choice;
   choice.options.stop = params.stop;
   choice.options.include_stop = params.include_stop;
@@ -89,6 +90,7 @@ ChoicePlan BaseChoice(const Backend& backend, IdSource& ids, const GenerationPar
   request.sampling.seed = params.seed.value_or(ids.NextRandom());
   request.num_logprobs = params.num_logprobs;
   request.cache_salt = params.cache_salt;
+  request.service = ServiceOf(options.service_class, params.priority);
   if (!params.ignore_eos) request.stop_ids = backend.tokenizer().eos_ids();
   request.stop_ids.insert(request.stop_ids.end(), params.stop_token_ids.begin(),
                           params.stop_token_ids.end());
@@ -103,6 +105,7 @@ ResponseContext MakeContext(const Backend& backend, const PrepareOptions& option
   context.model = options.model;
   context.fingerprint = "fp_" + backend.info().fingerprint.substr(0, 12);
   context.tokenizer = &backend.tokenizer();
+  if (!params.service_tier.empty()) context.service_tier = options.service_class.name;
   context.stream = params.stream;
   context.logprobs = params.num_logprobs >= 0;
   context.return_token_ids = params.return_token_ids;
@@ -180,7 +183,7 @@ std::optional<ApiError> PrepareChat(const Backend& backend, const PrepareOptions
   if (auto error = CheckIds(backend, params)) return error;
   std::vector<int32_t> prompt_ids;
   if (auto error = TokenizeChat(backend, request.prompt, prompt_ids)) return error;
-  const ChoicePlan base = BaseChoice(backend, ids, params);
+  const ChoicePlan base = BaseChoice(backend, options, ids, params);
   plan.choices_per_prompt = params.n;
   plan.include_usage = params.include_usage;
   plan.format =
@@ -193,7 +196,7 @@ std::optional<ApiError> PrepareCompletion(const Backend& backend, const PrepareO
                                           GenerationPlan& plan) {
   const GenerationParams& params = request.params;
   if (auto error = CheckIds(backend, params)) return error;
-  const ChoicePlan base = BaseChoice(backend, ids, params);
+  const ChoicePlan base = BaseChoice(backend, options, ids, params);
   plan.choices_per_prompt = params.n;
   plan.include_usage = params.include_usage;
   const int num_choices = static_cast<int>(request.prompts.size()) * params.n;

@@ -16,6 +16,7 @@
 #include "serve/id_source.h"
 #include "serve/openai_request.h"
 #include "serve/openai_response.h"
+#include "serve/service_class.h"
 
 namespace halfmoon::serve {
 
@@ -39,6 +40,7 @@ struct GenerationPlan {
 struct PrepareOptions {
   std::string model;              ///< the name to answer with
   int32_t max_output_tokens = 0;  ///< bound of max_tokens; 0: the context only
+  ServiceClass service_class;
 };
 
 /// Each fills `plan`, or returns why the request cannot run. Errors: 400, among them

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "net/http_server.h"
+#include "serve/service_class.h"
 
 namespace halfmoon::serve {
 
@@ -25,7 +26,9 @@ struct ServerOptions {
   net::HttpServerOptions http;
   std::vector<std::string> api_keys;  ///< any of them is let in; none: everyone
   std::vector<std::string>
-      served_model_names;                 ///< the first is the default; none: ModelInfo's name
+      served_model_names;  ///< the first is the default; none: ModelInfo's name
+  /// The first is that of requests which name none. At least one.
+  std::vector<ServiceClass> classes = {ServiceClass()};
   std::vector<std::string> cors_origins;  ///< origins of browsers let in, or "*"; none: CORS off
   int worker_threads = 2;                 ///< parse, render templates and tokenise
   size_t max_waiting_jobs = 256;          ///< requests waiting for a worker; above: 429

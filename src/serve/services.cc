@@ -34,4 +34,12 @@ std::optional<ApiError> Services::ResolveModel(std::string_view wanted, std::str
   return error;
 }
 
+std::optional<ApiError> Services::ResolveClass(std::string_view tier,
+                                               ServiceClass& service_class) const {
+  const Result<const ServiceClass*> found = FindServiceClass(options->classes, tier);
+  if (!found.ok()) return InvalidField("service_tier", found.error().message());
+  service_class = **found;
+  return std::nullopt;
+}
+
 }  // namespace halfmoon::serve

@@ -29,6 +29,9 @@ struct Services {
 
   /// The name to answer with, or 404 model_not_found. An empty `wanted` is the default.
   std::optional<ApiError> ResolveModel(std::string_view wanted, std::string& name) const;
+
+  /// The class that a request asks for, or 400.
+  std::optional<ApiError> ResolveClass(std::string_view tier, ServiceClass& service_class) const;
 };
 
 }  // namespace halfmoon::serve

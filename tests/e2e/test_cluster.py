@@ -193,3 +193,27 @@ def test_overload_is_refused_with_the_time_to_come_back(start_cluster):
         assert error.code == 429 and 1 <= int(error.headers["Retry-After"]) <= 120
         assert "the first token would take" in body["error"]["message"]
     cluster.wait_idle()
+
+
+def test_classes_have_limits_and_priorities_of_their_own(start_cluster):
+    cluster = start_cluster("both", conductor_flags=("--service-class", "hurried,ttft=0.2,priority=1",
+                                                     "--reject", "early"))
+    complete(cluster.url, prompt=STORY * 4, max_tokens=8)  # costs are known from now on
+    cluster.wait(lambda status: status["nodes"][0]["prompt_token_us"] > 0, "no costs")
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        def ask(number):
+            tier = ("default", "hurried")[number % 2]
+            try:
+                answer = complete(cluster.url, prompt=f"{number} {STORY * 20}", max_tokens=4, service_tier=tier)
+                assert answer["service_tier"] == tier
+                return 200
+            except urllib.error.HTTPError as error:
+                assert error.code == 429 and "the first token would take" in json.load(error)["error"]["message"]
+                return error.code
+        answers = list(pool.map(ask, range(12)))
+    assert set(answers[::2]) == {200}, "nothing was promised to these"
+    assert 429 in answers[1::2], "nothing was refused"
+    cluster.wait_idle()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        complete(cluster.url, prompt="Hello", service_tier="gold")
+    assert refused.value.code == 400 and "'default', 'hurried'" in json.load(refused.value)["error"]["message"]
