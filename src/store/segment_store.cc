@@ -37,13 +37,20 @@ std::span<std::byte> SegmentStore::RecordOf(Segment* segment, uint32_t slot) {
 }
 
 void SegmentStore::StartTransfer(size_t buffer, DiskTransfer::Kind kind, FileId file,
-                                 uint64_t offset, size_t size_bytes) {
+                                 uint64_t offset, std::span<std::byte> bytes) {
   folder_->Start({.tag = buffer,
                   .kind = kind,
                   .file = file,
                   .offset = offset,
-                  .size_bytes = size_bytes,
-                  .buffer = Buffer(buffer).data()});
+                  .size_bytes = bytes.size(),
+                  .buffer = bytes.data()});
+}
+
+// Where the bytes of a slot go: where the device can write into the page itself, there.
+std::span<std::byte> SegmentStore::ReadTarget(size_t buffer, std::span<std::byte> page,
+                                              size_t slot_bytes) {
+  const bool is_aligned = reinterpret_cast<uintptr_t>(page.data()) % kDiskAlignment == 0;
+  return is_aligned && page.size() == slot_bytes ? page : Buffer(buffer).first(slot_bytes);
 }
 
 bool SegmentStore::CanGrow() const {
@@ -82,7 +89,8 @@ Status SegmentStore::Grow() {
   const size_t buffer = TakeBuffer();
   SerializeSegmentHeader(header, Buffer(buffer));
   operations_[buffer] = {.kind = Operation::Kind::kHeader};
-  StartTransfer(buffer, DiskTransfer::Kind::kWrite, segment.file, 0, kDiskAlignment);
+  StartTransfer(buffer, DiskTransfer::Kind::kWrite, segment.file, 0,
+                Buffer(buffer).first(kDiskAlignment));
   growing_ = std::move(segment);
   return {};
 }
@@ -125,7 +133,8 @@ void SegmentStore::Read(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key,
                          .page = page,
                          .segment = index};
   StartTransfer(buffer, DiskTransfer::Kind::kRead, segment.file,
-                segment.header.slot_offset(LocalSlot(segment, slot)), segment.header.slot_bytes());
+                segment.header.slot_offset(LocalSlot(segment, slot)),
+                ReadTarget(buffer, page, segment.header.slot_bytes()));
 }
 
 void SegmentStore::Write(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key,
@@ -146,7 +155,8 @@ void SegmentStore::Write(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key,
                          .checksum = PageChecksum(key, into.first(page.size())),
                          .segment = index};
   StartTransfer(buffer, DiskTransfer::Kind::kWrite, segment.file,
-                segment.header.slot_offset(LocalSlot(segment, slot)), segment.header.slot_bytes());
+                segment.header.slot_offset(LocalSlot(segment, slot)),
+                into.first(segment.header.slot_bytes()));
 }
 
 void SegmentStore::StartRecords() {
@@ -168,7 +178,7 @@ void SegmentStore::StartRecords() {
       operations_[buffer] = {
           .kind = Operation::Kind::kRecords, .segment = index, .table_block = block};
       StartTransfer(buffer, DiskTransfer::Kind::kWrite, segment.file,
-                    kDiskAlignment + block * kDiskAlignment, kDiskAlignment);
+                    kDiskAlignment + block * kDiskAlignment, Buffer(buffer).first(kDiskAlignment));
     }
   }
 }
@@ -197,7 +207,7 @@ std::optional<SlotDone> SegmentStore::Finish(DiskTransferDone done) {
       break;
     case Operation::Kind::kRead: {
       Status status = std::move(done.status);
-      if (status.ok()) status = FinishRead(operation, Buffer(buffer));
+      if (status.ok()) status = FinishRead(operation, buffer);
       result = {.kind = SlotDone::Kind::kRead,
                 .tag = operation.tag,
                 .slot = operation.slot,
@@ -234,7 +244,7 @@ std::optional<SlotDone> SegmentStore::Finish(DiskTransferDone done) {
   return result;
 }
 
-Status SegmentStore::FinishRead(const Operation& operation, std::span<const std::byte> bytes) {
+Status SegmentStore::FinishRead(const Operation& operation, size_t buffer) {
   Segment& segment = segments_[operation.segment];
   const uint32_t slot = LocalSlot(segment, operation.slot);
   const auto corrupt = [&](const char* what) {
@@ -246,11 +256,13 @@ Status SegmentStore::FinishRead(const Operation& operation, std::span<const std:
   if (!record.has_value() || record->key != operation.key) {
     return corrupt("it holds another block");
   }
-  const std::span<const std::byte> page = bytes.first(options_.scope.page_bytes);
+  const std::span<const std::byte> page =
+      ReadTarget(buffer, operation.page, segment.header.slot_bytes())
+          .first(options_.scope.page_bytes);
   if (PageChecksum(operation.key, page) != record->page_checksum) {
     return corrupt("the checksum of its page is wrong");
   }
-  std::ranges::copy(page, operation.page.begin());
+  if (page.data() != operation.page.data()) std::ranges::copy(page, operation.page.begin());
   return {};
 }
 

@@ -73,8 +73,8 @@ class SegmentStore {
 
   /// Whether a read or a write can start now.
   bool CanStart() const { return !free_buffers_.empty(); }
-  /// Reads the slot into `page`, which is touched only by Poll and holds the block's bytes where it
-  /// succeeds. Requires CanStart().
+  /// Reads the slot into `page`, which is the store's until Poll tells of it, and holds the block's
+  /// bytes where it succeeded. Requires CanStart().
   void Read(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key, std::span<std::byte> page);
   /// Writes a copy of `page`, which is not needed afterwards. Requires CanStart().
   void Write(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key,
@@ -135,9 +135,10 @@ class SegmentStore {
   }
   std::span<std::byte> RecordOf(Segment* segment, uint32_t slot);
   void StartTransfer(size_t buffer, DiskTransfer::Kind kind, FileId file, uint64_t offset,
-                     size_t size_bytes);
+                     std::span<std::byte> bytes);
+  std::span<std::byte> ReadTarget(size_t buffer, std::span<std::byte> page, size_t slot_bytes);
   std::optional<SlotDone> Finish(DiskTransferDone done);
-  Status FinishRead(const Operation& operation, std::span<const std::byte> bytes);
+  Status FinishRead(const Operation& operation, size_t buffer);
   void FinishHeader(Status status);
 
   SegmentFolder* const folder_;

@@ -95,7 +95,7 @@ Status SegmentStore::Load() {
 Status SegmentStore::ReadNow(FileId file, uint64_t offset, std::span<std::byte> into) {
   for (size_t at = 0; at < into.size(); at += buffer_bytes_) {
     const size_t size = std::min(buffer_bytes_, into.size() - at);
-    StartTransfer(0, DiskTransfer::Kind::kRead, file, offset + at, size);
+    StartTransfer(0, DiskTransfer::Kind::kRead, file, offset + at, Buffer(0).first(size));
     HM_TRY(folder_->Next().status);
     std::ranges::copy(Buffer(0).first(size), into.begin() + static_cast<ptrdiff_t>(at));
   }

@@ -114,6 +114,39 @@ TEST(SegmentStore, Reopened_HasEveryBlock) {
   EXPECT_EQ(tier.Read(12).error().code(), ErrorCode::kNotFound);
 }
 
+// A page of whole sectors, where the device writes into the page itself: its place decides.
+TEST(SegmentStore, WholeSectors_AlignedOrNot_SameBytes) {
+  const TemporaryFolder folder;
+  auto opened = OpenSegmentFolder({.path = folder.path(), .depth = 4});
+  ASSERT_TRUE(opened.ok()) << opened.error().message();
+  const std::unique_ptr<SegmentFolder> files = std::move(opened).value();
+  PageScope scope = Scope();
+  scope.page_bytes = 2 * kDiskAlignment;
+  auto store = SegmentStore::Open(files.get(), {.scope = scope, .budget_bytes = 1 << 20});
+  ASSERT_TRUE(store.ok()) << store.error().message();
+  ASSERT_TRUE((*store)->Grow().ok());
+  std::vector<SlotDone> done;
+  while ((*store)->growing()) (*store)->Poll(true, &done);
+  const kv::SlotId slot = (*store)->TakeNewSlots().value()->first;
+  tensor::AlignedBuffer memory(3 * kDiskAlignment);
+  for (const size_t offset : {size_t{0}, size_t{64}}) {
+    const std::span<std::byte> page(memory.data() + offset, scope.page_bytes);
+    for (size_t i = 0; i < page.size(); ++i) page[i] = static_cast<std::byte>(i * i + offset);
+    const std::vector<std::byte> written(page.begin(), page.end());
+    const auto end = [&] {
+      done.clear();
+      while (done.empty()) (*store)->Poll(true, &done);
+      return done[0].status.ok();
+    };
+    (*store)->Write(1, slot, Key(offset), page);
+    ASSERT_TRUE(end());
+    std::ranges::fill(page, std::byte{0xEE});
+    (*store)->Read(2, slot, Key(offset), page);
+    ASSERT_TRUE(end()) << done[0].status.error().message();
+    EXPECT_TRUE(std::ranges::equal(page, written)) << offset;
+  }
+}
+
 TEST(SegmentStore, Budget_IsNeverExceeded) {
   const auto disk = std::make_shared<MemoryDisk>();
   Tier tier(disk);
