@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -51,6 +52,11 @@ def test_objects_have_names_and_known_kinds():
         key = (document["kind"], document["metadata"]["name"])
         assert key not in seen
         seen.add(key)
+
+
+def test_kubernetes_knows_every_field():
+    for document in documents():
+        kubernetes_validate.validate(document, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
