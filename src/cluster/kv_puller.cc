@@ -204,12 +204,15 @@ double KvPuller::bytes_per_s() const { return shared_->rate.load(); }
 
 std::shared_ptr<store::BlockSource> KvPuller::Pull(const SourceSpec& spec,
                                                    std::span<const kv::BlockKey> keys) {
-  const auto state =
-      std::make_shared<PullState>(spec, keys, shared_->shape, shared_->transfers, shared_->clock);
+  const std::weak_ptr<Shared> weak = shared_;
+  const auto state = std::make_shared<PullState>(spec, keys, shared_->shape, shared_->transfers,
+                                                 shared_->clock, [weak](size_t bytes, TimeUs us) {
+                                                   if (const auto shared = weak.lock())
+                                                     shared->Measure(bytes, us);
+                                                 });
   const bool posted =
       shared_->channels->timers().Post([shared = shared_, state] { shared->Begin(state); });
   if (!posted) state->Fail(Error(ErrorCode::kUnavailable, "this node is shutting down"));
-  const std::weak_ptr<Shared> weak = shared_;
   return std::make_shared<PulledBlocks>(state, [weak, state] {
     const auto shared = weak.lock();
     if (shared == nullptr) return;
