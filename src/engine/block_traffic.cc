@@ -52,12 +52,19 @@ int32_t BlockTraffic::Loadable(sched::SeqId id, std::span<const kv::BlockKey> ke
     const bool from_own = blocks > 0;
     if (!from_own && last != Last::kStore) blocks = ProbeStore(rest);
     const auto found = rest.first(std::min(static_cast<size_t>(std::max(0, blocks)), rest.size()));
-    const int32_t start = start_tokens + static_cast<int32_t>(end) * options_.block_size;
-    store::BlockSource* source = from_own ? own->second.get() : store_;
-    if (found.empty() || !IsWorthIt(source, found, start)) break;
+    if (found.empty()) break;
     parts.push_back({.source = from_own ? own->second : nullptr, .blocks = found.size()});
     end += found.size();
     last = from_own ? Last::kOwn : Last::kStore;
+  }
+  // Only at the end something can be left out: without it what follows would be of no use.
+  while (!parts.empty()) {
+    const size_t begin = end - parts.back().blocks;
+    const int32_t start = start_tokens + static_cast<int32_t>(begin) * options_.block_size;
+    const auto blocks = keys.subspan(begin, parts.back().blocks);
+    if (IsWorthIt(SourceOf(parts.back()), blocks, start)) break;
+    parts.pop_back();
+    end = begin;
   }
   return static_cast<int32_t>(end);
 }

@@ -56,8 +56,8 @@ class BlockTraffic final : public sched::BlockLoads {
   /// A request that brings its own source.
   void AddSource(sched::SeqId id, std::shared_ptr<store::BlockSource> source);
   /// Blocks that the request's source and the store can bring, one behind the other, the source
-  /// first where both can. Those of the store end where computing them is expected to take less
-  /// time. A store that is silent is not asked.
+  /// first where both can. The end is left out as far as computing it is expected to take less time
+  /// than bringing it. A store that is silent is not asked.
   int32_t Loadable(sched::SeqId id, std::span<const kv::BlockKey> keys,
                    int32_t start_tokens) override;
   /// Starts to load `keys` into pages. Requires that Loadable said so of them, and no load of this
