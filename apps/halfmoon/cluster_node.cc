@@ -70,7 +70,8 @@ Result<std::unique_ptr<ClusterNode>> ClusterNode::Start(const NodeFlags& flags,
   info.vocab_size = static_cast<int32_t>(runtime->model->vocab_size());
   node->backend_ = std::make_unique<serve::Backend>(runtime->engine.get(), runtime->tokenizer.get(),
                                                     std::nullopt, std::move(info));
-  node->engine_ = MakeNodeEngine(runtime->engine.get(), node->backend_.get());
+  node->engine_ =
+      MakeNodeEngine(runtime->engine.get(), node->backend_.get(), runtime->kv_store.get());
 
   cluster::NodeServerOptions options;
   options.channel = std::move(channel);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/halfmoon/cluster_page.h"
 
+#include <array>
+#include <utility>
+
 #include "base/json.h"
 
 namespace halfmoon::app {
@@ -29,7 +32,7 @@ td.n, th.n { text-align: right; } .up { color: var(--good); } .down { color: var
 <div class="scroll"><table><thead><tr><th>node</th><th>role</th><th>state</th>
 <th class="n">prefills</th><th class="n">decodes</th><th class="n">waiting</th>
 <th>KV pages: used, cached</th><th class="n">KV sent</th><th class="n">KV received</th>
-<th class="n">exports</th></tr></thead><tbody id="nodes"></tbody></table></div>
+<th class="n">exports</th><th class="n">blocks: pages, DRAM, SSD</th><th class="n">hits</th></tr></thead><tbody id="nodes"></tbody></table></div>
 <script>
 const text = s => document.createTextNode(s);
 const el = (name, kids = [], attrs = {}) => {
@@ -40,6 +43,7 @@ const el = (name, kids = [], attrs = {}) => {
 };
 const bytes = n => { const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']; let i = 0;
   while (n >= 1024 && i < 4) { n /= 1024; ++i; } return (i ? n.toFixed(1) : n) + ' ' + units[i]; };
+const tiers = of => [of.pages, of.dram, of.ssd].join(' / ');
 const bar = load => { const part = n => 'width:' + (load.pages_total ? 100 * n / load.pages_total : 0) + '%';
   return el('span', [el('i', [], {style: part(load.pages_in_use)}),
                      el('i', [], {style: part(load.pages_cached)})],
@@ -50,6 +54,7 @@ async function show() {
     document.getElementById('state').textContent = c.membership;
     document.getElementById('sums').replaceChildren(...[['requests', c.requests], ['waiting for a node', c.waiting],
       ['placed', c.placed], ['prefilled elsewhere', c.disaggregated], ['prefixes fetched', c.fetched],
+      ['blocks fetched: pages / DRAM / SSD', tiers(c.fetched_blocks)],
       ['moved', c.moved], ['rejected', c.rejected], ['failed', c.failed]]
       .map(([name, n]) => el('div', [el('b', n), el('span', name)])));
     document.getElementById('nodes').replaceChildren(...c.nodes.map(n => el('tr', [
@@ -58,7 +63,8 @@ async function show() {
       el('td', n.prefills, {class: 'n'}), el('td', n.decodes, {class: 'n'}),
       el('td', n.waiting_prompt_tokens + ' tokens', {class: 'n'}), el('td', bar(n)),
       el('td', bytes(n.sent_bytes), {class: 'n'}), el('td', bytes(n.received_bytes), {class: 'n'}),
-      el('td', n.exports, {class: 'n'})])));
+      el('td', n.exports, {class: 'n'}), el('td', tiers(n.blocks), {class: 'n'}),
+      el('td', tiers(n.hits), {class: 'n'})])));
   } catch (error) { document.getElementById('state').textContent = 'conductor does not answer'; }
   setTimeout(show, 1000);
 }
@@ -76,6 +82,10 @@ const char* RoleName(cluster::Role role) {
       return "both";
   }
   return "";
+}
+
+json::object TiersJson(const cluster::TierCounts& counts) {
+  return {{"pages", counts.pages}, {"dram", counts.dram}, {"ssd", counts.ssd}};
 }
 
 json::object NodeJson(const cluster::NodeStatus& node) {
@@ -101,7 +111,16 @@ json::object NodeJson(const cluster::NodeStatus& node) {
           {"pages_cached", load.pages_cached},
           {"sent_bytes", load.sent_bytes},
           {"received_bytes", load.received_bytes},
-          {"exports", load.exports}};
+          {"exports", load.exports},
+          {"ssd_bytes_per_s", load.costs.ssd_bytes_per_s},
+          {"network_bytes_per_s", load.costs.network_bytes_per_s},
+          {"blocks", TiersJson(load.blocks)},
+          {"hits", TiersJson(load.hits)}};
+}
+
+std::array<std::pair<const char*, int64_t>, cluster::kNumTiers> ByTier(
+    const cluster::TierCounts& counts) {
+  return {{{"pages", counts.pages}, {"dram", counts.dram}, {"ssd", counts.ssd}}};
 }
 
 }  // namespace
@@ -123,21 +142,39 @@ std::string ClusterMetrics(const cluster::ClusterStatus& status) {
         status.placed);
   value("halfmoon_cluster_disaggregated_total", "counter",
         "Of these, prefilled elsewhere than decoded", status.disaggregated);
-  value("halfmoon_cluster_fetched_total", "counter",
-        "Of these, with leading blocks from another node's cache", status.fetched);
+  value("halfmoon_cluster_fetched_total", "counter", "Of these, with blocks that other nodes keep",
+        status.fetched);
+  add("halfmoon_cluster_fetched_blocks_total", "counter",
+      "KV blocks that other nodes had for these, by where they lay");
+  for (const auto& [tier, number] : ByTier(status.fetched_blocks)) {
+    text += std::string("halfmoon_cluster_fetched_blocks_total{tier=\"") + tier + "\"} " +
+            std::to_string(number) + "\n";
+  }
   value("halfmoon_cluster_rejected_total", "counter", "Requests refused on arrival",
         status.rejected);
   value("halfmoon_cluster_moved_total", "counter", "Times that a request lost its node",
         status.moved);
   value("halfmoon_cluster_failed_total", "counter", "Requests that found no other node",
         status.failed);
+  // Names of nodes have no character that would have to be escaped (cluster::CheckName).
+  const auto name_of = [](const cluster::NodeStatus& node) {
+    return node.description.name.empty() ? node.address : node.description.name;
+  };
   const auto each = [&](const char* name, const char* type, const char* help, const auto& number) {
     add(name, type, help);
     for (const cluster::NodeStatus& node : status.nodes) {
-      // Names of nodes have no character that would have to be escaped (cluster::CheckName).
-      text += std::string(name) + "{node=\"" +
-              (node.description.name.empty() ? node.address : node.description.name) + "\"} " +
+      text += std::string(name) + "{node=\"" + name_of(node) + "\"} " +
               std::to_string(number(node)) + "\n";
+    }
+  };
+  const auto each_tier = [&](const char* name, const char* type, const char* help,
+                             const auto& counts) {
+    add(name, type, help);
+    for (const cluster::NodeStatus& node : status.nodes) {
+      for (const auto& [tier, number] : ByTier(counts(node))) {
+        text += std::string(name) + "{node=\"" + name_of(node) + "\",tier=\"" + tier + "\"} " +
+                std::to_string(number) + "\n";
+      }
     }
   };
   each("halfmoon_cluster_node_up", "gauge", "Whether the node is there",
@@ -150,6 +187,11 @@ std::string ClusterMetrics(const cluster::ClusterStatus& status) {
        [](const cluster::NodeStatus& node) { return node.load.sent_bytes; });
   each("halfmoon_cluster_node_received_bytes_total", "counter", "KV that it copied from others",
        [](const cluster::NodeStatus& node) { return node.load.received_bytes; });
+  each_tier("halfmoon_cluster_node_blocks", "gauge", "KV blocks that the node has",
+            [](const cluster::NodeStatus& node) { return node.load.blocks; });
+  each_tier("halfmoon_cluster_node_hits_total", "counter",
+            "KV blocks that were found there and used, by requests there or by other nodes",
+            [](const cluster::NodeStatus& node) { return node.load.hits; });
   return text;
 }
 
@@ -163,6 +205,7 @@ std::string ClusterJson(const cluster::ClusterStatus& status, const std::string&
                                       {"rejected", status.rejected},
                                       {"disaggregated", status.disaggregated},
                                       {"fetched", status.fetched},
+                                      {"fetched_blocks", TiersJson(status.fetched_blocks)},
                                       {"moved", status.moved},
                                       {"failed", status.failed},
                                       {"nodes", std::move(nodes)}});

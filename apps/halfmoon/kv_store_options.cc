@@ -35,6 +35,7 @@ void AddKvStoreOptions(CLI::App* command, KvStoreFlags* flags) {
 }
 
 Result<std::unique_ptr<store::TieredStore>> OpenKvStore(const KvStoreFlags& flags,
+                                                        bool track_changes,
                                                         const model::Model& model,
                                                         const Clock* clock) {
   if (!flags.wanted()) return std::unique_ptr<store::TieredStore>();
@@ -58,7 +59,8 @@ Result<std::unique_ptr<store::TieredStore>> OpenKvStore(const KvStoreFlags& flag
                 .block_size = static_cast<uint32_t>(layout.block_size),
                 .page_bytes = layout.page_bytes()},
       .pool_bytes = flags.pool_bytes,
-      .disk_bytes = flags.disk_bytes};
+      .disk_bytes = flags.disk_bytes,
+      .catalog = {.track_changes = track_changes}};
   if (!flags.folder.empty()) {
     auto folder = store::OpenSegmentFolder({.path = flags.folder});
     if (!folder.ok()) return folder.error().WithContext("--kv-cache-dir");

@@ -28,6 +28,7 @@ void AddKvStoreOptions(CLI::App* command, KvStoreFlags* flags);
 /// The store for pages of this model; null where the flags ask for none. Errors: kInvalidArgument
 /// naming the flag, those of opening the folder and the store.
 Result<std::unique_ptr<store::TieredStore>> OpenKvStore(const KvStoreFlags& flags,
+                                                        bool track_changes,
                                                         const model::Model& model,
                                                         const Clock* clock);
 

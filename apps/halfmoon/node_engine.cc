@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/halfmoon/node_engine.h"
 
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "apps/halfmoon/cluster_events.h"
@@ -11,6 +13,16 @@
 
 namespace halfmoon::app {
 namespace {
+
+cluster::Tier TierOf(std::optional<kv::Tier> tier) {
+  if (!tier.has_value()) return cluster::Tier::kPages;
+  return *tier == kv::Tier::kDram ? cluster::Tier::kDram : cluster::Tier::kSsd;
+}
+
+/// Of a tier below that of pages.
+kv::Tier TierOf(cluster::Tier tier) {
+  return tier == cluster::Tier::kDram ? kv::Tier::kDram : kv::Tier::kDisk;
+}
 
 class NodeSequence final : public cluster::Sequence {
  public:
@@ -61,8 +73,8 @@ class NodeExport final : public cluster::ExportSequence {
 
 class NodeEngine final : public cluster::EngineHandle {
  public:
-  NodeEngine(engine::Engine* engine, const serve::Backend* backend)
-      : engine_(engine), backend_(backend) {}
+  NodeEngine(engine::Engine* engine, const serve::Backend* backend, store::BlockStore* store)
+      : engine_(engine), backend_(backend), store_(store) {}
 
   Result<std::unique_ptr<cluster::Sequence>> Submit(
       cluster::GenerateRequest request, std::shared_ptr<store::BlockSource> source) override {
@@ -97,12 +109,14 @@ class NodeEngine final : public cluster::EngineHandle {
     made.source = std::move(source);
     made.kv_export = std::make_shared<engine::KvExport>(engine::KvExport::Options{
         .num_blocks = request.num_blocks,
+        .first_block = request.first_block,
         .cached_only = request.cached_only,
         .on_ready = [on_ready = std::move(on_ready)](const engine::KvReady& ready) {
           on_ready({.first_block = ready.first_block,
                     .pages = ready.pages,
                     .first_layer = ready.first_layer,
-                    .end_layer = ready.end_layer});
+                    .end_layer = ready.end_layer,
+                    .tier = TierOf(ready.tier)});
         }});
     const std::shared_ptr<engine::KvExport> kv_export = made.kv_export;
     HM_ASSIGN(std::unique_ptr<engine::RequestHandle> handle, engine_->Submit(std::move(made)));
@@ -121,11 +135,24 @@ class NodeEngine final : public cluster::EngineHandle {
   kv::BlockKey SeedKey(std::string_view cache_salt) const override {
     return engine_->local_pages()->SeedKey(cache_salt);
   }
-  void TakeBlockChanges(std::vector<kv::BlockKey>* added,
+  bool TakeBlockChanges(cluster::Tier tier, int32_t most, std::vector<kv::BlockKey>* added,
                         std::vector<kv::BlockKey>* removed) override {
-    engine::BlockChanges changes = engine_->local_pages()->TakeBlockChanges();
+    if (tier == cluster::Tier::kPages) {
+      engine::BlockChanges changes = engine_->local_pages()->TakeBlockChanges();
+      *added = std::move(changes.added);
+      *removed = std::move(changes.removed);
+      return false;
+    }
+    if (store_ == nullptr) return false;
+    kv::CatalogChanges changes;
+    const bool more = store_->TakeChanges(TierOf(tier), most, &changes);
     *added = std::move(changes.added);
     *removed = std::move(changes.removed);
+    return more;
+  }
+  bool ListToldBlocks(cluster::Tier tier, int32_t most, int32_t* next,
+                      std::vector<kv::BlockKey>* keys) override {
+    return store_ != nullptr && store_->ListTold(TierOf(tier), most, next, keys);
   }
 
   cluster::Load MeasureLoad() override {
@@ -141,6 +168,13 @@ class NodeEngine final : public cluster::EngineHandle {
     load.pages_total = stats.pages_total;
     load.pages_in_use = stats.pages_in_use;
     load.pages_cached = stats.pages_cached;
+    load.hits.pages = static_cast<int64_t>(stats.page_hit_blocks + stats.looked_up_page_blocks);
+    if (!stats.store.has_value()) return load;
+    load.blocks.dram = static_cast<int64_t>(stats.store->dram.blocks);
+    load.blocks.ssd = static_cast<int64_t>(stats.store->disk.blocks);
+    load.hits.dram = static_cast<int64_t>(stats.store->dram.hits);
+    load.hits.ssd = static_cast<int64_t>(stats.store->disk.hits);
+    load.costs.ssd_bytes_per_s = MeasureDisk(stats.store->disk);
     return load;
   }
 
@@ -154,15 +188,35 @@ class NodeEngine final : public cluster::EngineHandle {
                                     spec.eos_ids);
   }
 
+  // By its reads of late; 0: none yet.
+  double MeasureDisk(const store::TierStats& now) {
+    constexpr double kNewest = 0.2;
+    constexpr uint64_t kLeastBytes = 256 << 10;  // less is mostly waiting
+    std::lock_guard lock(mutex_);
+    const uint64_t bytes = now.read_bytes - measured_.read_bytes;
+    const uint64_t us = now.read_us - measured_.read_us;
+    if (bytes < kLeastBytes || us == 0) return disk_bytes_per_s_;
+    measured_ = now;
+    const double rate = static_cast<double>(bytes) * 1e6 / static_cast<double>(us);
+    disk_bytes_per_s_ =
+        disk_bytes_per_s_ == 0.0 ? rate : disk_bytes_per_s_ + kNewest * (rate - disk_bytes_per_s_);
+    return disk_bytes_per_s_;
+  }
+
   engine::Engine* const engine_;
   const serve::Backend* const backend_;
+  store::BlockStore* const store_;  // may be null
+  std::mutex mutex_;
+  store::TierStats measured_;      // GUARDED_BY(mutex_): up to where
+  double disk_bytes_per_s_ = 0.0;  // GUARDED_BY(mutex_)
 };
 
 }  // namespace
 
 std::unique_ptr<cluster::EngineHandle> MakeNodeEngine(engine::Engine* engine,
-                                                      const serve::Backend* backend) {
-  return std::make_unique<NodeEngine>(engine, backend);
+                                                      const serve::Backend* backend,
+                                                      store::BlockStore* store) {
+  return std::make_unique<NodeEngine>(engine, backend, store);
 }
 
 }  // namespace halfmoon::app

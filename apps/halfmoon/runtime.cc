@@ -279,7 +279,8 @@ Status StartEngine(const ModelOptions& options, int max_queued, Runtime* runtime
     }
   }
   runtime->kv_bytes = budget;
-  HM_ASSIGN(runtime->kv_store, OpenKvStore(options.kv_store, model, &runtime->clock));
+  HM_ASSIGN(runtime->kv_store,
+            OpenKvStore(options.kv_store, options.cluster_node, model, &runtime->clock));
   HM_ASSIGN(runtime->engine,
             engine::Engine::Start(
                 runtime->model.get(), &runtime->clock,

@@ -35,6 +35,7 @@ struct KvPages {
   std::span<const int32_t> pages;
   int first_layer = 0;
   int end_layer = 0;
+  Tier tier = Tier::kPages;  ///< where they were
 };
 
 /// A prompt being computed or looked up for somebody to copy. Its pages stay until it goes, also
@@ -55,7 +56,7 @@ class EngineHandle {
  public:
   virtual ~EngineHandle() = default;
 
-  /// source: where leading blocks come from; may be null. Errors: as engine::Engine::Submit.
+  /// source: where blocks come from; may be null. Errors: as engine::Engine::Submit.
   virtual Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request,
                                                    std::shared_ptr<store::BlockSource> source) = 0;
   /// on_ready runs on the engine thread, must be quick, and may run until the export has gone.
@@ -66,10 +67,15 @@ class EngineHandle {
   virtual PageMemory pages() = 0;
   /// Key in front of the first block of sequences with this salt.
   virtual kv::BlockKey SeedKey(std::string_view cache_salt) const = 0;
-  /// Blocks that came or went since the last call.
-  virtual void TakeBlockChanges(std::vector<kv::BlockKey>* added,
+  /// Blocks that came to the tier or left it since they were told, of `most` changed places where
+  /// it is not that of pages; true where more have changed. As kv::BlockCatalog::TakeChanges.
+  virtual bool TakeBlockChanges(Tier tier, int32_t most, std::vector<kv::BlockKey>* added,
                                 std::vector<kv::BlockKey>* removed) = 0;
-  /// All of it but health, bytes and exports.
+  /// Blocks that have been told of in the tier, which is not that of pages; as
+  /// kv::BlockCatalog::ListTold.
+  virtual bool ListToldBlocks(Tier tier, int32_t most, int32_t* next,
+                              std::vector<kv::BlockKey>* keys) = 0;
+  /// All of it but health, bytes, exports and the number of blocks in pages.
   virtual Load MeasureLoad() = 0;
 };
 

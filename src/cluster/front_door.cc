@@ -26,6 +26,12 @@ constexpr std::chrono::milliseconds kTick{100};
 constexpr TimeUs kLeastPatienceUs = 5'000'000;
 constexpr double kPatienceFactor = 4.0;
 
+/// An export whose end is awaited.
+struct Ordered {
+  RequestId request{};
+  bool is_fetch = false;  // of blocks that the node keeps; else it computes a prompt
+};
+
 /// What all threads share.
 struct Published {
   std::mutex mutex;
@@ -128,7 +134,6 @@ class FrontDoorImpl final : public FrontDoor {
       case MessageType::kBlocks: {
         Blocks message;
         HM_TRY(Decode(payload, &message));
-        // The whole set comes once, on a connection that the conductor knows nothing of yet.
         conductor_.BlocksStored(link->id, message.tier, message.added);
         conductor_.BlocksRemoved(link->id, message.tier, message.removed);
         return {};
@@ -175,6 +180,7 @@ class FrontDoorImpl final : public FrontDoor {
     if (load.costs.network_bytes_per_s > 0.0) {
       info.costs.network_bytes_per_s = load.costs.network_bytes_per_s;
     }
+    if (load.costs.ssd_bytes_per_s > 0.0) info.costs.ssd_bytes_per_s = load.costs.ssd_bytes_per_s;
     conductor_.NodeUpdated(link->id, info);
     conductor_.ReportLoad(link->id, load.report, clock_->NowUs());
     link->load = load;
@@ -234,26 +240,26 @@ class FrontDoorImpl final : public FrontDoor {
     const TimeUs patience_us = std::max<TimeUs>(
         kLeastPatienceUs,
         static_cast<TimeUs>(kPatienceFactor * static_cast<double>(placement.ttft_us)));
-    std::optional<SourceSpec> source =
+    std::vector<SourceSpec> sources =
         FetchPrefix(running, request, placement, prefill, patience_us);
     if (prefill != decode && num_blocks > 0) {
       ++counters_.disaggregated;
       Export order{.ticket = NewTicket(),
                    .cache_salt = request.cache_salt,
                    .num_blocks = static_cast<int32_t>(num_blocks),
-                   .source = std::move(source),
+                   .sources = std::move(sources),
                    .turn = request.turn};
       // One token more than the blocks have: the last one of a sequence is always computed.
       const size_t tokens = num_blocks * static_cast<size_t>(decode->description->block_size) + 1;
       order.prompt_ids.assign(request.prompt_ids.begin(),
                               request.prompt_ids.begin() + static_cast<ptrdiff_t>(tokens));
       running->prefill = prefill->address;
-      tickets_[order.ticket] = running->id;
+      tickets_[order.ticket] = {.request = running->id};
       SendOrder(running, prefill, order);
-      source = SourceSpec{.address = prefill->address,
-                          .ticket = order.ticket,
-                          .num_blocks = order.num_blocks,
-                          .patience_us = patience_us};
+      sources = {{.address = prefill->address,
+                  .ticket = order.ticket,
+                  .num_blocks = order.num_blocks,
+                  .patience_us = patience_us}};
     }
     QueuePrefill(running->prefill.empty() ? decode : prefill, {.request = running->id,
                                                                .priority = request.turn.priority,
@@ -262,34 +268,40 @@ class FrontDoorImpl final : public FrontDoor {
     decode->Send(MessageType::kSubmit,
                  cluster::Submit{.call = running->call,
                                  .request = std::move(request),
-                                 .source = std::move(source),
+                                 .sources = std::move(sources),
                                  .credit = running->stream->TakeCredit(true)});
   }
 
-  // Asks a node for blocks that it has in its cache, for the node that prefills.
-  std::optional<SourceSpec> FetchPrefix(Running* running, const GenerateRequest& request,
-                                        const Placement& placement, const NodeLink* prefill,
-                                        TimeUs patience_us) {
-    if (placement.fetches.empty()) return std::nullopt;
-    const PrefixFetch& fetch = placement.fetches.front();
-    NodeLink* from = nodes_.Find(fetch.source);
-    if (from == nullptr || from == prefill) return std::nullopt;
-    ++counters_.fetched;
-    Export order{.ticket = NewTicket(),
-                 .cache_salt = request.cache_salt,
-                 .num_blocks = fetch.first_block + fetch.num_blocks,
-                 .cached_only = true};
-    const size_t tokens = static_cast<size_t>(order.num_blocks) *
-                              static_cast<size_t>(prefill->description->block_size) +
-                          1;
-    order.prompt_ids.assign(request.prompt_ids.begin(),
-                            request.prompt_ids.begin() + static_cast<ptrdiff_t>(std::min(
-                                                             tokens, request.prompt_ids.size())));
-    SendOrder(running, from, order);
-    return SourceSpec{.address = from->address,
-                      .ticket = order.ticket,
-                      .num_blocks = order.num_blocks,
-                      .patience_us = patience_us};
+  // Asks nodes for blocks that they keep, for the node that prefills. What that one keeps itself
+  // among them it finds without being told.
+  std::vector<SourceSpec> FetchPrefix(Running* running, const GenerateRequest& request,
+                                      const Placement& placement, const NodeLink* prefill,
+                                      TimeUs patience_us) {
+    std::vector<SourceSpec> sources;
+    for (const PrefixFetch& fetch : placement.fetches) {
+      const NodeLink* from = nodes_.Find(fetch.source);
+      if (from == prefill) continue;
+      // Without these the blocks behind them are of no use.
+      if (from == nullptr) break;
+      Export order{.ticket = NewTicket(),
+                   .cache_salt = request.cache_salt,
+                   .first_block = fetch.first_block,
+                   .num_blocks = fetch.num_blocks,
+                   .cached_only = true};
+      const size_t tokens = static_cast<size_t>(fetch.first_block + fetch.num_blocks) *
+                            static_cast<size_t>(prefill->description->block_size);
+      order.prompt_ids.assign(request.prompt_ids.begin(),
+                              request.prompt_ids.begin() + static_cast<ptrdiff_t>(tokens));
+      tickets_[order.ticket] = {.request = running->id, .is_fetch = true};
+      SendOrder(running, from, order);
+      sources.push_back({.address = from->address,
+                         .ticket = order.ticket,
+                         .first_block = order.first_block,
+                         .num_blocks = order.num_blocks,
+                         .patience_us = patience_us});
+    }
+    if (!sources.empty()) ++counters_.fetched;
+    return sources;
   }
 
   static void SendOrder(Running* running, const NodeLink* to, const Export& order) {
@@ -346,7 +358,14 @@ class FrontDoorImpl final : public FrontDoor {
   Status TakeExportEnded(NodeLink* link, const ExportEnded& message) {
     const auto ticket = tickets_.find(message.ticket);
     if (ticket == tickets_.end()) return {};
-    EndPrefill(link->address, ticket->second);
+    if (ticket->second.is_fetch) {
+      for (const Tier tier : {Tier::kPages, Tier::kDram, Tier::kSsd}) {
+        TierCounts found = message.found;
+        counters_.fetched_blocks.Of(tier) += std::clamp<int64_t>(found.Of(tier), 0, INT32_MAX);
+      }
+    } else {
+      EndPrefill(link->address, ticket->second.request);
+    }
     tickets_.erase(ticket);
     return {};
   }
@@ -525,7 +544,7 @@ class FrontDoorImpl final : public FrontDoor {
   NodeTable nodes_;
   std::map<RequestId, Running> requests_;
   std::map<CallId, RequestId> calls_;
-  std::map<Ticket, RequestId> tickets_;
+  std::map<Ticket, Ordered> tickets_;
   uint64_t next_request_ = 1;
   uint64_t next_call_ = 1;
   uint64_t next_ticket_ = 1;

@@ -37,7 +37,6 @@ struct NodeStatus {
   Load load;
   int prefills = 0;  ///< of this front door's requests
   int decodes = 0;
-  int64_t blocks = 0;  ///< that it can serve
 };
 
 struct ClusterStatus {
@@ -47,7 +46,8 @@ struct ClusterStatus {
   uint64_t placed = 0;
   uint64_t rejected = 0;
   uint64_t disaggregated = 0;  ///< of those placed: prefilled elsewhere than decoded
-  uint64_t fetched = 0;        ///< with leading blocks from another node's cache
+  uint64_t fetched = 0;        ///< with blocks that other nodes keep
+  TierCounts fetched_blocks;   ///< that these found, by where they lay there
   uint64_t moved = 0;          ///< requests that went on on another node
   uint64_t failed = 0;
   /// When the load that the latest rejection met is predicted to be gone, from then on; 0: none.

@@ -118,7 +118,13 @@ class FakeEngine final : public EngineHandle {
     return {.bytes = memory_, .page_bytes = kPageBytes, .layer_bytes = kPageBytes, .num_layers = 1};
   }
   kv::BlockKey SeedKey(std::string_view) const override { return {}; }
-  void TakeBlockChanges(std::vector<kv::BlockKey>*, std::vector<kv::BlockKey>*) override {}
+  bool TakeBlockChanges(Tier, int32_t, std::vector<kv::BlockKey>*,
+                        std::vector<kv::BlockKey>*) override {
+    return false;
+  }
+  bool ListToldBlocks(Tier, int32_t, int32_t*, std::vector<kv::BlockKey>*) override {
+    return false;
+  }
   Load MeasureLoad() override { return {}; }
 
   size_t num_sequences() {

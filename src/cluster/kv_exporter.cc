@@ -16,8 +16,10 @@ struct KvExporter::Running {
   std::vector<KvReady> ready;
   size_t sent = 0;  // of ready, to the puller
   bool told_segment = false;
+  int32_t first_block = 0;
   int32_t num_blocks = 0;
-  int32_t whole_blocks = 0;
+  int32_t whole_blocks = 0;  // of these, in order
+  TierCounts found;
   int32_t cached_tokens = 0;
   bool ended = false;
   bool told_end = false;
@@ -71,6 +73,7 @@ void KvExporter::Start(const Export& request, std::shared_ptr<store::BlockSource
   std::unique_ptr<Running>& running = exports_[ticket];
   if (running == nullptr) running = std::make_unique<Running>(Running{.ticket = ticket});
   running->owner = owner;
+  running->first_block = request.first_block;
   running->num_blocks = request.num_blocks;
   running->lease_us = clock_->NowUs() + options_.lease_us;
   // Both come from the engine's thread; what they do happens on this one.
@@ -85,9 +88,9 @@ void KvExporter::Start(const Export& request, std::shared_ptr<store::BlockSource
                       .first_block = pages.first_block,
                       .first_layer = pages.first_layer,
                       .end_layer = pages.end_layer};
-        post([ticket, ready = std::move(ready),
+        post([ticket, ready = std::move(ready), tier = pages.tier,
               ids = std::vector(pages.pages.begin(), pages.pages.end())](KvExporter* self) {
-          self->OnReady(ticket, ready, ids);
+          self->OnReady(ticket, ready, tier, ids);
         });
       });
   if (!started.ok()) return EndWith(running.get(), started.error());
@@ -97,7 +100,8 @@ void KvExporter::Start(const Export& request, std::shared_ptr<store::BlockSource
 }
 
 // The pages are held, so their bytes are what the checksum says until the export goes.
-void KvExporter::OnReady(const Ticket& ticket, KvReady ready, const std::vector<int32_t>& pages) {
+void KvExporter::OnReady(const Ticket& ticket, KvReady ready, Tier tier,
+                         const std::vector<int32_t>& pages) {
   const auto it = exports_.find(ticket);
   if (it == exports_.end()) return;
   Running& running = *it->second;
@@ -109,7 +113,9 @@ void KvExporter::OnReady(const Ticket& ticket, KvReady ready, const std::vector<
     ready.checksums.push_back(Checksum(pages_.bytes.subspan(offset, size)));
   }
   if (ready.end_layer == pages_.num_layers) {
-    running.whole_blocks = ready.first_block + static_cast<int32_t>(pages.size());
+    running.whole_blocks =
+        ready.first_block - running.first_block + static_cast<int32_t>(pages.size());
+    running.found.Of(tier) += static_cast<int64_t>(pages.size());
   }
   running.ready.push_back(std::move(ready));
   running.lease_us = clock_->NowUs() + options_.lease_us;
@@ -137,6 +143,7 @@ void KvExporter::EndWith(Running* running, std::optional<Error> error) {
        ExportEnded{.ticket = running->ticket,
                    .num_blocks = running->whole_blocks,
                    .cached_tokens = running->cached_tokens,
+                   .found = running->found,
                    .error = running->error});
   SendAll(running);
 }

@@ -51,7 +51,7 @@ class KvExporter {
 
  private:
   struct Running;
-  void OnReady(const Ticket& ticket, KvReady ready, const std::vector<int32_t>& pages);
+  void OnReady(const Ticket& ticket, KvReady ready, Tier tier, const std::vector<int32_t>& pages);
   void OnNotified(const Ticket& ticket);
   void SendAll(Running* running);
   void Release(Running* running);

@@ -107,7 +107,13 @@ class FakeEngine final : public EngineHandle {
             .num_layers = kLayers};
   }
   kv::BlockKey SeedKey(std::string_view) const override { return {}; }
-  void TakeBlockChanges(std::vector<kv::BlockKey>*, std::vector<kv::BlockKey>*) override {}
+  bool TakeBlockChanges(Tier, int32_t, std::vector<kv::BlockKey>*,
+                        std::vector<kv::BlockKey>*) override {
+    return false;
+  }
+  bool ListToldBlocks(Tier, int32_t, int32_t*, std::vector<kv::BlockKey>*) override {
+    return false;
+  }
   Load MeasureLoad() override { return {}; }
 
   std::vector<std::byte> memory = std::vector<std::byte>(8 * kLayerBytes * kLayers);

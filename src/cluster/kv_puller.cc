@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/log.h"
@@ -15,31 +17,78 @@ namespace {
 
 constexpr std::chrono::milliseconds kStallCheck{100};
 
-// What the engine holds; when it lets go, the other node's pages may go too.
+// What the engine holds; when it lets go, the other nodes' pages may go too. The pulls have
+// different blocks.
 class PulledBlocks final : public store::BlockSource {
  public:
-  PulledBlocks(std::shared_ptr<PullState> state, std::function<void()> on_gone)
-      : state_(std::move(state)), on_gone_(std::move(on_gone)) {}
+  using OnGone = std::function<void(const std::shared_ptr<PullState>&)>;
+
+  PulledBlocks(std::vector<std::shared_ptr<PullState>> pulls, OnGone on_gone)
+      : pulls_(std::move(pulls)), on_gone_(std::move(on_gone)) {}
   PulledBlocks(const PulledBlocks&) = delete;
   PulledBlocks& operator=(const PulledBlocks&) = delete;
   ~PulledBlocks() override {
-    state_->SetWake(nullptr);
-    state_->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
-    on_gone_();
+    for (const auto& pull : pulls_) {
+      pull->SetWake(nullptr);
+      pull->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+      on_gone_(pull);
+    }
   }
 
-  int32_t Probe(std::span<const kv::BlockKey> keys) override { return state_->Probe(keys); }
-  void Fetch(std::span<const store::BlockFetch> blocks) override { state_->Fetch(blocks); }
-  void Cancel(std::span<const store::BlockTag>) override {
-    // Blocks of a pull are of no use one by one.
-    state_->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+  int32_t Probe(std::span<const kv::BlockKey> keys) override {
+    size_t found = 0;
+    for (bool more = true; more && found < keys.size();) {
+      more = false;
+      for (const auto& pull : pulls_) {
+        const auto blocks = static_cast<size_t>(pull->Probe(keys.subspan(found)));
+        found += blocks;
+        more = more || blocks > 0;
+      }
+    }
+    return static_cast<int32_t>(found);
   }
-  void Poll(std::vector<store::BlockEvent>* events) override { state_->Poll(events); }
-  void SetWake(std::function<void()> wake) override { state_->SetWake(std::move(wake)); }
+  void Fetch(std::span<const store::BlockFetch> blocks) override {
+    std::vector<store::BlockFetch> some;
+    for (size_t begin = 0; begin < blocks.size();) {
+      const size_t pull = PullOf(blocks[begin].key);
+      some.clear();
+      size_t end = begin;
+      for (; end < blocks.size() && PullOf(blocks[end].key) == pull; ++end) {
+        some.push_back(blocks[end]);
+        pull_of_tag_[static_cast<uint64_t>(blocks[end].tag)] = pull;
+      }
+      // One whose block is not its own says so.
+      pulls_[pull]->Fetch(some);
+      begin = end;
+    }
+  }
+  void Cancel(std::span<const store::BlockTag> tags) override {
+    // Blocks of one pull are of no use one by one; those of the pulls before it still are.
+    std::set<size_t> pulls;
+    for (const store::BlockTag tag : tags) {
+      const auto it = pull_of_tag_.find(static_cast<uint64_t>(tag));
+      if (it != pull_of_tag_.end()) pulls.insert(it->second);
+    }
+    for (size_t pull : pulls) pulls_[pull]->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+  }
+  void Poll(std::vector<store::BlockEvent>* events) override {
+    for (const auto& pull : pulls_) pull->Poll(events);
+  }
+  void SetWake(std::function<void()> wake) override {
+    for (const auto& pull : pulls_) pull->SetWake(wake);
+  }
 
  private:
-  const std::shared_ptr<PullState> state_;
-  const std::function<void()> on_gone_;
+  size_t PullOf(const kv::BlockKey& key) const {
+    for (size_t i = 0; i < pulls_.size(); ++i) {
+      if (pulls_[i]->Has(key)) return i;
+    }
+    return 0;
+  }
+
+  const std::vector<std::shared_ptr<PullState>> pulls_;  // at least one
+  const OnGone on_gone_;
+  std::unordered_map<uint64_t, size_t> pull_of_tag_;  // engine thread
 };
 
 }  // namespace
@@ -202,20 +251,30 @@ KvPuller::~KvPuller() {
 
 double KvPuller::bytes_per_s() const { return shared_->rate.load(); }
 
-std::shared_ptr<store::BlockSource> KvPuller::Pull(const SourceSpec& spec,
+std::shared_ptr<store::BlockSource> KvPuller::Pull(std::span<const SourceSpec> specs,
                                                    std::span<const kv::BlockKey> keys) {
-  const auto state =
-      std::make_shared<PullState>(spec, keys, shared_->shape, shared_->transfers, shared_->clock);
-  const bool posted =
-      shared_->channels->timers().Post([shared = shared_, state] { shared->Begin(state); });
-  if (!posted) state->Fail(Error(ErrorCode::kUnavailable, "this node is shutting down"));
   const std::weak_ptr<Shared> weak = shared_;
-  return std::make_shared<PulledBlocks>(state, [weak, state] {
-    const auto shared = weak.lock();
-    if (shared == nullptr) return;
-    shared->channels->timers().Post(
-        [shared, state] { shared->EndIfDone(state->spec().address, state); });
-  });
+  std::vector<std::shared_ptr<PullState>> pulls;
+  for (const SourceSpec& spec : specs) {
+    const auto first = std::min(static_cast<size_t>(std::max(0, spec.first_block)), keys.size());
+    pulls.push_back(std::make_shared<PullState>(spec, keys.subspan(first), shared_->shape,
+                                                shared_->transfers, shared_->clock,
+                                                [weak](size_t bytes, TimeUs us) {
+                                                  if (const auto shared = weak.lock())
+                                                    shared->Measure(bytes, us);
+                                                }));
+    const bool posted = shared_->channels->timers().Post(
+        [shared = shared_, pull = pulls.back()] { shared->Begin(pull); });
+    if (!posted) pulls.back()->Fail(Error(ErrorCode::kUnavailable, "this node is shutting down"));
+  }
+  if (pulls.empty()) return nullptr;
+  return std::make_shared<PulledBlocks>(
+      std::move(pulls), [weak](const std::shared_ptr<PullState>& pull) {
+        const auto shared = weak.lock();
+        if (shared == nullptr) return;
+        shared->channels->timers().Post(
+            [shared, pull] { shared->EndIfDone(pull->spec().address, pull); });
+      });
 }
 
 }  // namespace halfmoon::cluster

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The receiving end of KV between nodes: blocks of a sequence that another node has, or is just
+// The receiving end of KV between nodes: blocks of a sequence that other nodes have, or are just
 // computing, as a store::BlockSource for the engine here. The other node tells which ranges of its
 // pages are complete; they are read straight into the pages that the engine has set aside.
 #pragma once
@@ -36,11 +36,11 @@ class KvPuller {
   KvPuller(const KvPuller&) = delete;
   KvPuller& operator=(const KvPuller&) = delete;
 
-  /// Begins to pull. keys: of the sequence's blocks, in order, at least spec.num_blocks. A block
-  /// that does not come, for whatever reason, fails with that reason: kUnavailable (the node is
-  /// gone, or its pages are), kDeadlineExceeded (nothing came for spec.patience_us), kCorrupt,
-  /// kNotFound (it does not have it).
-  std::shared_ptr<store::BlockSource> Pull(const SourceSpec& spec,
+  /// Begins to pull from all of them. keys: of the sequence's blocks from the first on; what specs
+  /// name beyond them is left. A block that does not come, for whatever reason, fails with that
+  /// reason: kUnavailable (the node is gone, or its pages are), kDeadlineExceeded (nothing came for
+  /// the spec's patience_us), kCorrupt, kNotFound (it does not have it).
+  std::shared_ptr<store::BlockSource> Pull(std::span<const SourceSpec> specs,
                                            std::span<const kv::BlockKey> keys);
 
   /// At which KV arrives here, as measured over the reads of late; 0: none yet.

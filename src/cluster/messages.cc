@@ -66,7 +66,7 @@ void Fields(A& a, M& m) {
   } else if constexpr (std::is_same_v<T, kv::BlockKey>) {
     a(m.hash);
   } else if constexpr (std::is_same_v<T, SourceSpec>) {
-    a(m.address), a(m.ticket), a(m.num_blocks), a(m.patience_us);
+    a(m.address), a(m.ticket), a(m.first_block), a(m.num_blocks), a(m.patience_us);
   } else if constexpr (std::is_same_v<T, std::pair<int32_t, float>>) {
     a(m.first), a(m.second);
   } else if constexpr (std::is_same_v<T, Sampling>) {
@@ -80,7 +80,7 @@ void Fields(A& a, M& m) {
     a(m.prompt_ids), a(m.sampling), a(m.max_tokens), a(m.stop_ids), a(m.num_logprobs);
     a(m.prompt_logprobs), a(m.cache_salt), a(m.resumed_tokens), a(m.grammar), a(m.turn);
   } else if constexpr (std::is_same_v<T, Submit>) {
-    a(m.call), a(m.request), a(m.source), a(m.credit);
+    a(m.call), a(m.request), a(m.sources), a(m.credit);
   } else if constexpr (std::is_same_v<T, Credit>) {
     a(m.call), a(m.events);
   } else if constexpr (std::is_same_v<T, Cancel>) {
@@ -98,20 +98,23 @@ void Fields(A& a, M& m) {
   } else if constexpr (std::is_same_v<T, Events>) {
     a(m.call), a(m.events);
   } else if constexpr (std::is_same_v<T, Export>) {
-    a(m.ticket), a(m.prompt_ids), a(m.cache_salt), a(m.num_blocks), a(m.cached_only), a(m.source);
-    a(m.turn);
+    a(m.ticket), a(m.prompt_ids), a(m.cache_salt), a(m.first_block), a(m.num_blocks);
+    a(m.cached_only), a(m.sources), a(m.turn);
   } else if constexpr (std::is_same_v<T, CancelExport> || std::is_same_v<T, Pull> ||
                        std::is_same_v<T, PullDone>) {
     a(m.ticket);
   } else if constexpr (std::is_same_v<T, ExportEnded>) {
-    a(m.ticket), a(m.num_blocks), a(m.cached_tokens), a(m.error);
+    a(m.ticket), a(m.num_blocks), a(m.cached_tokens), a(m.found), a(m.error);
+  } else if constexpr (std::is_same_v<T, TierCounts>) {
+    a(m.pages), a(m.dram), a(m.ssd);
   } else if constexpr (std::is_same_v<T, LoadReport>) {
     a(m.decoding), a(m.decoding_kv_tokens), a(m.waiting_prompt_tokens), a(m.step_us);
   } else if constexpr (std::is_same_v<T, Load>) {
     a(m.health), a(m.report), a(m.costs), a(m.running), a(m.queued), a(m.pages_total);
     a(m.pages_in_use), a(m.pages_cached), a(m.sent_bytes), a(m.received_bytes), a(m.exports);
+    a(m.blocks), a(m.hits);
   } else if constexpr (std::is_same_v<T, Blocks>) {
-    a(m.tier), a(m.whole), a(m.added), a(m.removed);
+    a(m.tier), a(m.added), a(m.removed);
   } else if constexpr (std::is_same_v<T, KvSegment>) {
     a(m.ticket), a(m.descriptor), a(m.layer_bytes), a(m.num_layers);
   } else if constexpr (std::is_same_v<T, KvReady>) {

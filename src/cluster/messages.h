@@ -33,7 +33,7 @@ enum class MessageType : uint16_t {
   kCancelExport,  ///< conductor > node
   kExportEnded,   ///< node > conductor
   kLoad,          ///< node > conductor, now and then
-  kBlocks,        ///< node > conductor: which blocks it can serve
+  kBlocks,        ///< node > conductor: which blocks come and go in one of its tiers
   kPull,          ///< node > node: tell me what becomes of this export
   kKvSegment,     ///< node > node, in answer: how to read its pages
   kKvReady,       ///< node > node: ranges of pages that can be read
@@ -78,10 +78,11 @@ struct Join {
   std::string address;  ///< "host:port"; an empty host is where the message comes from
 };
 
-/// Where leading blocks of a sequence are, or will be.
+/// Where consecutive blocks of a sequence are, or will be.
 struct SourceSpec {
   std::string address;  ///< of the node that has the export
   Ticket ticket;
+  int32_t first_block = 0;
   int32_t num_blocks = 0;  ///< that it will have
   /// Silence after which they are computed instead.
   TimeUs patience_us = 0;
@@ -131,8 +132,8 @@ struct GenerateRequest {
 struct Submit {
   CallId call{};
   GenerateRequest request;
-  std::optional<SourceSpec> source;
-  uint32_t credit = 0;  ///< events that may come
+  std::vector<SourceSpec> sources;  ///< in the order of their blocks
+  uint32_t credit = 0;              ///< events that may come
 };
 
 struct Credit {
@@ -175,14 +176,24 @@ struct Events {
   std::vector<Event> events;
 };
 
-/// Leading blocks of a prompt, to be computed or only looked up, and kept for a puller.
+/// Numbers of blocks by the tier that they lie in.
+struct TierCounts {
+  int64_t pages = 0;
+  int64_t dram = 0;
+  int64_t ssd = 0;
+
+  int64_t& Of(Tier tier) { return tier == Tier::kPages ? pages : tier == Tier::kDram ? dram : ssd; }
+};
+
+/// Consecutive blocks of a prompt, to be computed or only looked up, and kept for a puller.
 struct Export {
   Ticket ticket;
   std::vector<int32_t> prompt_ids;
   std::string cache_salt;
+  int32_t first_block = 0;  ///< above 0 with cached_only alone
   int32_t num_blocks = 0;
-  bool cached_only = false;
-  std::optional<SourceSpec> source;  ///< where it gets leading blocks from itself
+  bool cached_only = false;         ///< in any tier; nothing is computed
+  std::vector<SourceSpec> sources;  ///< where it gets blocks from itself
   Turn turn;
 };
 struct CancelExport {
@@ -192,6 +203,7 @@ struct ExportEnded {
   Ticket ticket;
   int32_t num_blocks = 0;      ///< that were there in the end
   int32_t cached_tokens = 0;   ///< of these, tokens that were not computed
+  TierCounts found;            ///< cached_only: of these, where they were
   std::optional<Error> error;  ///< none: all there, or all that was cached
 };
 
@@ -208,13 +220,15 @@ struct Load {
   int64_t sent_bytes = 0;      ///< KV copied from it by peers
   int64_t received_bytes = 0;  ///< KV copied by it
   int32_t exports = 0;         ///< that hold pages now
+  TierCounts blocks;           ///< that it has
+  TierCounts hits;             ///< since its start: those that were found there and used
 };
 
+/// On a new channel a node has none.
 struct Blocks {
   Tier tier = Tier::kPages;
-  bool whole = false;  ///< these are all; what was said before is void
-  std::vector<kv::BlockKey> added;
-  std::vector<kv::BlockKey> removed;
+  std::vector<kv::BlockKey> added;    ///< some may have been told before
+  std::vector<kv::BlockKey> removed;  ///< none of them is in the tier now
 };
 
 struct Pull {

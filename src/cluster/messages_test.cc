@@ -35,8 +35,8 @@ Submit FullSubmit() {
                     .resumed_tokens = 1,
                     .grammar = GrammarSpec{.kind = 1, .source = "[ab]+", .eos_ids = {2}},
                     .turn = {.priority = -3, .yield_us = 4, .max_chunk_us = 5}};
-  submit.source =
-      SourceSpec{.address = "host:1", .ticket = {1, 2}, .num_blocks = 3, .patience_us = 4};
+  submit.sources = {{.address = "host:1", .ticket = {1, 2}, .num_blocks = 3, .patience_us = 4},
+                    {.address = "host:2", .ticket = {3, 4}, .first_block = 3, .num_blocks = 1}};
   return submit;
 }
 
@@ -68,18 +68,22 @@ TEST(Messages, RoundTrip_KeepsEveryFieldAndRefusesEveryCut) {
   ExpectRoundTrip(Export{.ticket = {1, 2},
                          .prompt_ids = {1},
                          .cache_salt = "s",
+                         .first_block = 2,
                          .num_blocks = 1,
                          .cached_only = true,
-                         .source = SourceSpec{.address = "a:1"},
+                         .sources = {{.address = "a:1"}},
                          .turn = {.priority = 1}});
   ExpectRoundTrip(CancelExport{.ticket = {1, 2}});
-  ExpectRoundTrip(ExportEnded{.ticket = {1, 2}, .error = Error(ErrorCode::kCancelled, "x")});
+  ExpectRoundTrip(ExportEnded{.ticket = {1, 2},
+                              .found = {.pages = 1, .dram = 2, .ssd = 3},
+                              .error = Error(ErrorCode::kCancelled, "x")});
   ExpectRoundTrip(Load{.health = Health::kDraining,
                        .report = {.decoding = 1},
                        .costs = {.prefill = {.token_us = 1.5}},
-                       .exports = 3});
+                       .exports = 3,
+                       .blocks = {.ssd = 1},
+                       .hits = {.dram = 2}});
   ExpectRoundTrip(Blocks{.tier = Tier::kSsd,
-                         .whole = true,
                          .added = {kv::BlockKey{{1, 2}}},
                          .removed = {kv::BlockKey{{3, 4}}, kv::BlockKey{{5, 6}}}});
   ExpectRoundTrip(Pull{.ticket = {1, 2}});
@@ -96,7 +100,9 @@ TEST(Messages, Fields_ComeBackAsTheyWere) {
   EXPECT_EQ(read.request.prompt_ids, (std::vector<int32_t>{1, 2, 3}));
   EXPECT_EQ(read.request.sampling.logit_bias, FullSubmit().request.sampling.logit_bias);
   EXPECT_EQ(read.request.grammar->source, "[ab]+");
-  EXPECT_EQ(read.source->ticket, (Ticket{1, 2}));
+  ASSERT_EQ(read.sources.size(), 2u);
+  EXPECT_EQ(read.sources[0].ticket, (Ticket{1, 2}));
+  EXPECT_EQ(read.sources[1].first_block, 3);
   EXPECT_TRUE(read.request.prompt_logprobs);
 }
 

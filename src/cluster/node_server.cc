@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <unordered_set>
 #include <utility>
 
 #include "base/log.h"
+#include "cluster/block_report.h"
 #include "cluster/kv_puller.h"
 
 namespace halfmoon::cluster {
@@ -15,8 +15,10 @@ namespace {
 
 constexpr std::chrono::milliseconds kLoadEvery{200};
 constexpr std::chrono::milliseconds kJoinAgain{1'000};
-// Of keys in one message: a few MiB.
-constexpr size_t kKeysPerMessage = 200'000;
+// Between two pieces of what conductors are told of blocks: 10 MB/s while there is much to tell.
+constexpr std::chrono::milliseconds kBlocksEvery{50};
+// Pieces that a prefix comes in.
+constexpr size_t kMaxSources = 64;
 
 /// A request of a conductor.
 struct Call {
@@ -41,7 +43,11 @@ class NodeServerImpl final : public NodeServer {
  public:
   NodeServerImpl(NodeServerOptions options, EngineHandle* engine,
                  transfer::TransferEngine* transfers, const Clock* clock)
-      : options_(std::move(options)), engine_(engine), transfers_(transfers), clock_(clock) {}
+      : options_(std::move(options)),
+        engine_(engine),
+        transfers_(transfers),
+        clock_(clock),
+        report_(engine) {}
   NodeServerImpl(const NodeServerImpl&) = delete;
   NodeServerImpl& operator=(const NodeServerImpl&) = delete;
   ~NodeServerImpl() override {
@@ -99,6 +105,7 @@ class NodeServerImpl final : public NodeServer {
             [this, key](const Error& error) {
               HM_LOG_DEBUG("cluster: {}: {}", key->peer(), error.message());
               if (exporter_ != nullptr) exporter_->OnClosed(key);
+              report_.Remove(key);
               num_active_.fetch_sub(static_cast<int>(peers_[key].calls.size()));
               peers_.erase(key);
             }};
@@ -171,23 +178,38 @@ class NodeServerImpl final : public NodeServer {
     description.info.health = draining_ ? Health::kDraining : Health::kServing;
     Send(peer->channel, MessageType::kDescribe, description);
     Send(peer->channel, MessageType::kLoad, DescribeLoad());
-    SendAllBlocks(peer->channel);
+    report_.Add(peer->channel);
+    TellBlocks();
     return {};
   }
 
-  std::shared_ptr<store::BlockSource> SourceOf(const std::optional<SourceSpec>& spec,
-                                               std::span<const int32_t> ids,
-                                               const std::string& salt) {
-    if (!spec.has_value() || spec->num_blocks <= 0) return nullptr;
+  // Null where there is nothing to get.
+  Result<std::shared_ptr<store::BlockSource>> SourceOf(std::span<const SourceSpec> specs,
+                                                       std::span<const int32_t> ids,
+                                                       const std::string& salt) {
     const auto block = static_cast<size_t>(options_.description.block_size);
-    const size_t count = std::min(ids.size() / block, static_cast<size_t>(spec->num_blocks));
+    const size_t most = ids.size() / block;
+    size_t count = 0;
+    if (specs.size() > kMaxSources) {
+      return Error(ErrorCode::kCorrupt, "a prefix in " + std::to_string(specs.size()) + " pieces");
+    }
+    for (const SourceSpec& spec : specs) {
+      if (spec.first_block < 0 || spec.num_blocks < 0) {
+        return Error(ErrorCode::kCorrupt, "a piece of " + std::to_string(spec.num_blocks) +
+                                              " blocks from " + std::to_string(spec.first_block) +
+                                              " on");
+      }
+      count = std::max(
+          count, static_cast<size_t>(spec.first_block) + static_cast<size_t>(spec.num_blocks));
+    }
+    count = std::min(count, most);
     std::vector<kv::BlockKey> keys;
     kv::BlockKey previous = engine_->SeedKey(salt);
     for (size_t i = 0; i < count; ++i) {
       previous = kv::NextKey(previous, ids.subspan(i * block, block));
       keys.push_back(previous);
     }
-    return puller_->Pull(*spec, keys);
+    return puller_->Pull(specs, keys);
   }
 
   Status TakeSubmit(Peer* peer, const std::string& payload) {
@@ -197,8 +219,8 @@ class NodeServerImpl final : public NodeServer {
       return Error(ErrorCode::kCorrupt, "the same call twice");
     }
     const GenerateRequest& request = message.request;
-    std::shared_ptr<store::BlockSource> source =
-        SourceOf(message.source, request.prompt_ids, request.cache_salt);
+    HM_ASSIGN(std::shared_ptr<store::BlockSource> source,
+              SourceOf(message.sources, request.prompt_ids, request.cache_salt));
     const CallId id = message.call;
     Result<std::unique_ptr<Sequence>> sequence =
         engine_->Submit(std::move(message.request), std::move(source));
@@ -264,14 +286,17 @@ class NodeServerImpl final : public NodeServer {
     Export message;
     HM_TRY(Decode(payload, &message));
     const auto block = static_cast<size_t>(options_.description.block_size);
-    if (message.num_blocks < 1 ||
-        static_cast<size_t>(message.num_blocks) > message.prompt_ids.size() / block) {
+    const size_t most = message.prompt_ids.size() / block;
+    if (message.num_blocks < 1 || message.first_block < 0 ||
+        (message.first_block > 0 && !message.cached_only) ||
+        static_cast<size_t>(message.first_block) + static_cast<size_t>(message.num_blocks) > most) {
       return Error(ErrorCode::kCorrupt, "an export of " + std::to_string(message.num_blocks) +
-                                            " blocks of " +
-                                            std::to_string(message.prompt_ids.size()) + " tokens");
+                                            " blocks from " + std::to_string(message.first_block) +
+                                            " on of " + std::to_string(message.prompt_ids.size()) +
+                                            " tokens");
     }
-    std::shared_ptr<store::BlockSource> source =
-        SourceOf(message.source, message.prompt_ids, message.cache_salt);
+    HM_ASSIGN(std::shared_ptr<store::BlockSource> source,
+              SourceOf(message.sources, message.prompt_ids, message.cache_salt));
     exporter_->Start(message, std::move(source), peer->channel);
     return {};
   }
@@ -284,39 +309,29 @@ class NodeServerImpl final : public NodeServer {
       load.received_bytes += static_cast<int64_t>(path.received_bytes);
     }
     load.exports = exporter_->num_exports();
+    load.blocks.pages = static_cast<int64_t>(report_.num_in_pages());
     load.costs.network_bytes_per_s = puller_->bytes_per_s();
     return load;
   }
 
-  void SendAllBlocks(const std::shared_ptr<net::Channel>& channel) {
-    NoteBlockChanges();
-    Blocks message{.whole = true};
-    for (const kv::BlockKey& key : blocks_) {
-      message.added.push_back(key);
-      if (message.added.size() < kKeysPerMessage) continue;
-      Send(channel, MessageType::kBlocks, std::exchange(message, {}));
-    }
-    Send(channel, MessageType::kBlocks, message);
-  }
-
-  Blocks NoteBlockChanges() {
-    Blocks changes;
-    engine_->TakeBlockChanges(&changes.added, &changes.removed);
-    for (const kv::BlockKey& key : changes.added) blocks_.insert(key);
-    for (const kv::BlockKey& key : changes.removed) blocks_.erase(key);
-    return changes;
+  void TellBlocks() {
+    if (telling_) return;
+    telling_ = report_.Tell();
+    if (!telling_) return;
+    channels_->timers().After(kBlocksEvery, [this] {
+      telling_ = false;
+      TellBlocks();
+    });
   }
 
   void Tick() {
     if (exporter_ == nullptr) return;
     exporter_->Tick();
+    TellBlocks();
     const Load load = DescribeLoad();
-    const Blocks changes = NoteBlockChanges();
     for (const auto& [key, peer] : peers_) {
       if (peer.kind != PeerKind::kConductor) continue;
       Send(peer.channel, MessageType::kLoad, load);
-      if (changes.added.empty() && changes.removed.empty()) continue;
-      Send(peer.channel, MessageType::kBlocks, changes);
     }
   }
 
@@ -340,7 +355,8 @@ class NodeServerImpl final : public NodeServer {
   std::string address_;
   std::unique_ptr<transfer::Segment> segment_;  // after what is sent from it
   std::map<net::Channel*, Peer> peers_;
-  std::unordered_set<kv::BlockKey> blocks_;  // that the prefix index serves, as far as noted
+  BlockReport report_;
+  bool telling_ = false;  // the next piece is due soon
   std::unique_ptr<net::ChannelService> channels_;
   std::unique_ptr<KvPuller> puller_;
   std::unique_ptr<KvExporter> exporter_;

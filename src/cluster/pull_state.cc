@@ -25,6 +25,7 @@ PullState::PullState(SourceSpec spec, std::span<const kv::BlockKey> keys, const 
   const size_t count = std::min(keys.size(), static_cast<size_t>(std::max(0, spec_.num_blocks)));
   for (size_t i = 0; i < count; ++i) index_.emplace(keys[i], i);
   blocks_.resize(count);
+  end_ = count;
 }
 
 int32_t PullState::Probe(std::span<const kv::BlockKey> keys) {
@@ -32,11 +33,8 @@ int32_t PullState::Probe(std::span<const kv::BlockKey> keys) {
   int32_t found = 0;
   for (const kv::BlockKey& key : keys) {
     const auto it = index_.find(key);
-    if (it == index_.end()) break;
-    const Block& block = blocks_[it->second];
-    // After a failure only what was complete before it.
-    if (error_.has_value() && block.ready_layers < shape_.num_layers) break;
-    if (error_.has_value() || block.tag.has_value()) break;
+    if (it == index_.end() || it->second >= end_) break;
+    if (error_.has_value() || blocks_[it->second].tag.has_value()) break;
     ++found;
   }
   return found;
@@ -47,10 +45,13 @@ void PullState::Fetch(std::span<const store::BlockFetch> blocks) {
     std::lock_guard lock(mutex_);
     for (const store::BlockFetch& fetch : blocks) {
       const auto it = index_.find(fetch.key);
-      if (error_.has_value() || it == index_.end() || blocks_[it->second].tag.has_value()) {
-        events_.push_back({.tag = fetch.tag,
-                           .status = error_.value_or(
-                               Error(ErrorCode::kNotFound, "no block of that key is pulled"))});
+      std::optional<Error> refused = error_;
+      if (!refused.has_value() && (it == index_.end() || blocks_[it->second].tag.has_value())) {
+        refused = Error(ErrorCode::kNotFound, "no block of that key is pulled");
+      }
+      if (!refused.has_value() && it->second >= end_) refused = cut_;
+      if (refused.has_value()) {
+        events_.push_back({.tag = fetch.tag, .status = *refused});
         continue;
       }
       Block& block = blocks_[it->second];
@@ -87,14 +88,15 @@ void PullState::OnSegment(const KvSegment& segment) {
 }
 
 void PullState::OnReady(const KvReady& ready) {
-  const auto first = static_cast<size_t>(std::max(0, ready.first_block));
-  const bool valid = ready.first_block >= 0 && ready.offsets.size() == ready.checksums.size() &&
-                     ready.first_layer >= 0 && ready.first_layer < ready.end_layer &&
-                     ready.end_layer <= shape_.num_layers;
+  const auto first =
+      static_cast<size_t>(std::max<int64_t>(0, int64_t{ready.first_block} - spec_.first_block));
+  const bool valid = ready.first_block >= spec_.first_block &&
+                     ready.offsets.size() == ready.checksums.size() && ready.first_layer >= 0 &&
+                     ready.first_layer < ready.end_layer && ready.end_layer <= shape_.num_layers;
   {
     std::lock_guard lock(mutex_);
     progress_us_ = clock_->NowUs();
-    bool in_order = valid && !descriptor_.empty() && first <= blocks_.size() &&
+    bool in_order = valid && !descriptor_.empty() && !cut_.has_value() && first <= blocks_.size() &&
                     ready.offsets.size() <= blocks_.size() - first;
     for (size_t i = 0; in_order && i < ready.offsets.size(); ++i) {
       Block& block = blocks_[first + i];
@@ -117,11 +119,13 @@ void PullState::OnReady(const KvReady& ready) {
 void PullState::OnEnd(const KvEnd& end) {
   {
     std::lock_guard lock(mutex_);
-    const bool whole = std::ranges::all_of(
-        blocks_, [this](const Block& block) { return block.ready_layers == shape_.num_layers; });
-    if (whole) return;
-    FailLocked(end.error.value_or(
-        Error(ErrorCode::kNotFound, spec_.address + " does not have the rest of the blocks")));
+    const auto missing = std::ranges::find_if(
+        blocks_, [this](const Block& block) { return block.ready_layers < shape_.num_layers; });
+    if (missing == blocks_.end() || cut_.has_value()) return;
+    end_ = static_cast<size_t>(missing - blocks_.begin());
+    cut_ = end.error.value_or(
+        Error(ErrorCode::kNotFound, spec_.address + " does not have the rest of the blocks"));
+    for (size_t i = end_; i < blocks_.size(); ++i) StopLocked(&blocks_[i], *cut_);
   }
   AfterChange();
 }
@@ -152,12 +156,13 @@ void PullState::FailIfStalled(TimeUs now_us) {
 
 bool PullState::done() {
   std::lock_guard lock(mutex_);
-  return num_reading_ == 0 && (error_.has_value() || num_arrived_ == blocks_.size());
+  const auto wanted = std::span(blocks_).first(end_);
+  return num_reading_ == 0 && (error_.has_value() || std::ranges::all_of(wanted, &Block::arrived));
 }
 
 std::optional<Error> PullState::error() {
   std::lock_guard lock(mutex_);
-  return error_;
+  return error_.has_value() ? error_ : cut_;
 }
 
 // Takes what is ready and has a page, and reads it. Pieces of one block may be in flight together:
@@ -223,6 +228,8 @@ void PullState::OnRead(const Reading& reading, const Status& status) {
         EndLocked(&block, {});
       } else if (error_.has_value()) {
         EndLocked(&block, *error_);
+      } else if (number >= end_) {
+        EndLocked(&block, *cut_);
       }
     }
   }
@@ -233,16 +240,18 @@ void PullState::FailLocked(const Error& error) {
   if (error_.has_value()) return;
   error_ = error;
   given_up_ = std::exchange(reads_, {});
-  for (Block& block : blocks_) {
-    block.pieces.clear();
-    // A page that is being written is not given back before that has ended.
-    if (block.tag.has_value() && !block.ended && block.reading == 0) EndLocked(&block, error);
-  }
+  for (Block& block : blocks_) StopLocked(&block, error);
+}
+
+void PullState::StopLocked(Block* block, const Error& error) {
+  block->pieces.clear();
+  // A page that is being written is not given back before that has ended.
+  if (block->tag.has_value() && !block->ended && block->reading == 0) EndLocked(block, error);
 }
 
 void PullState::EndLocked(Block* block, Status status) {
   if (std::exchange(block->ended, true)) return;
-  if (status.ok()) ++num_arrived_;
+  block->arrived = status.ok();
   events_.push_back({.tag = *block->tag, .status = std::move(status)});
 }
 

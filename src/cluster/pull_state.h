@@ -26,7 +26,8 @@ class PullState : public std::enable_shared_from_this<PullState> {
   /// Told of each read that arrived: its bytes, and how long it took. On a thread of the transfers.
   using OnArrived = std::function<void(size_t bytes, TimeUs us)>;
 
-  /// transfers and clock outlive the pull's transfers.
+  /// keys: of the blocks from spec.first_block on. transfers and clock outlive the pull's
+  /// transfers.
   PullState(SourceSpec spec, std::span<const kv::BlockKey> keys, const PageShape& shape,
             transfer::TransferEngine* transfers, const Clock* clock, OnArrived on_arrived = {});
 
@@ -35,6 +36,8 @@ class PullState : public std::enable_shared_from_this<PullState> {
   // The engine's side; as store::BlockSource.
 
   int32_t Probe(std::span<const kv::BlockKey> keys);
+  /// Whether the block is one that it pulls. Of any thread.
+  bool Has(const kv::BlockKey& key) const { return index_.contains(key); }
   void Fetch(std::span<const store::BlockFetch> blocks);
   void Poll(std::vector<store::BlockEvent>* events);
   void SetWake(std::function<void()> wake);
@@ -43,13 +46,14 @@ class PullState : public std::enable_shared_from_this<PullState> {
 
   void OnSegment(const KvSegment& segment);
   void OnReady(const KvReady& ready);
+  /// What is complete by then still comes.
   void OnEnd(const KvEnd& end);
 
   /// Nothing more comes. Blocks being read end first.
   void Fail(const Error& error);
   /// Fail, where nothing has come for as long as the pull's patience.
   void FailIfStalled(TimeUs now_us);
-  /// Every block that was promised is here, or the pull has failed: the other node's pages may go.
+  /// Every block that the other node has is here, or the pull has failed: its pages may go.
   bool done();
   /// Why blocks did not come; none so far.
   std::optional<Error> error();
@@ -69,6 +73,7 @@ class PullState : public std::enable_shared_from_this<PullState> {
     int arrived_layers = 0;
     int reading = 0;  // transfers in flight into its page
     bool ended = false;
+    bool arrived = false;  // and ended well
   };
 
   void StartReads();
@@ -82,6 +87,7 @@ class PullState : public std::enable_shared_from_this<PullState> {
 
   void OnRead(const Reading& reading, const Status& status);
   void FailLocked(const Error& error);
+  void StopLocked(Block* block, const Error& error);
   void EndLocked(Block* block, Status status);
   void AfterChange();
 
@@ -90,18 +96,19 @@ class PullState : public std::enable_shared_from_this<PullState> {
   transfer::TransferEngine* const transfers_;
   const Clock* const clock_;
   const OnArrived on_arrived_;
-  std::unordered_map<kv::BlockKey, size_t> index_;
+  std::unordered_map<kv::BlockKey, size_t> index_;  // does not change
 
   std::mutex mutex_;
   // All of the following: GUARDED_BY(mutex_)
   std::vector<Block> blocks_;
   std::string descriptor_;
   std::optional<Error> error_;
+  std::optional<Error> cut_;  // why blocks from end_ on do not come
+  size_t end_ = 0;            // of the blocks that may come
   std::vector<store::BlockEvent> events_;
   std::function<void()> wake_;
   std::vector<transfer::TransferId> reads_;
   std::vector<transfer::TransferId> given_up_;  // to be cancelled
-  size_t num_arrived_ = 0;
   int num_reading_ = 0;
   TimeUs progress_us_;
 };

@@ -205,6 +205,41 @@ TEST_F(PullStateTest, EndBeforeEverythingIsReady_NotFound) {
   EXPECT_EQ(pull_->Probe(keys_), 0);
 }
 
+TEST_F(PullStateTest, EndBeforeFetch_WhatIsCompleteStillComes) {
+  Segment();
+  Ready(0, 3, 0, kLayers);
+  Ready(3, 1, 0, 1);
+  pull_->OnEnd({.error = Error(ErrorCode::kIo, "disk")});
+  EXPECT_FALSE(pull_->done()) << "the other node's pages are still needed";
+  EXPECT_EQ(pull_->Probe(keys_), 3);
+  Fetch({0, 1, 2, 3});
+  transfers_.EndAll();
+  EXPECT_EQ(Poll().size(), 4u);
+  for (uint64_t block = 0; block < 3; ++block) EXPECT_TRUE(ended_.at(block).ok()) << block;
+  EXPECT_EQ(ended_.at(3).error().code(), ErrorCode::kIo);
+  EXPECT_TRUE(pull_->done());
+  // Its page has been given back: nothing may be read into it.
+  const size_t reads = transfers_.reads.size();
+  Ready(3, 1, 1, kLayers);
+  EXPECT_EQ(transfers_.reads.size(), reads);
+  EXPECT_EQ(pull_->error()->code(), ErrorCode::kCorrupt);
+}
+
+TEST_F(PullStateTest, EndWhileTheCutBlockIsBeingRead_KeepsItsPageUntilTheReadEnds) {
+  Fetch({0, 1});
+  Segment();
+  Ready(0, 1, 0, kLayers);
+  Ready(1, 1, 0, 1);
+  pull_->OnEnd({});
+  EXPECT_TRUE(Poll().empty());
+  EXPECT_FALSE(pull_->done());
+  transfers_.EndAll();
+  EXPECT_EQ(Poll().size(), 2u);
+  EXPECT_TRUE(ended_.at(0).ok());
+  EXPECT_EQ(ended_.at(1).error().code(), ErrorCode::kNotFound);
+  EXPECT_TRUE(pull_->done());
+}
+
 TEST_F(PullStateTest, EndAfterEverythingIsReady_LetsReadsEnd) {
   Fetch({0, 1, 2, 3});
   Segment();

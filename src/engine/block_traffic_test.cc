@@ -10,9 +10,8 @@
 #include <random>
 #include <set>
 
-#include "engine/engine_fixture.h"
-#include "store/memory_folder_for_test.h"
-#include "store/tiered_store.h"
+#include "engine/engine_store_fixture.h"
+#include "engine/local_pages.h"
 
 namespace halfmoon::engine {
 namespace {
@@ -20,42 +19,6 @@ namespace {
 using store::BlockEvent;
 using store::BlockFetch;
 using store::BlockTag;
-
-constexpr TimeUs kLong = 60'000'000;
-
-class EngineStoreTest : public EngineTest {
- protected:
-  // A store over disk_, as a process would open it.
-  void OpenStore(uint64_t pool_slots, uint64_t disk_slots) {
-    store::TieredStoreOptions options{.scope = {.model_fingerprint = "toy",
-                                                .kv_format_version = kernels::kKvFormatVersion,
-                                                .block_size = kBlock,
-                                                .page_bytes = ToyModel::PageBytes(kBlock)},
-                                      .pool_bytes = pool_slots * store::kDiskAlignment,
-                                      .disk_bytes = disk_slots * 3 * store::kDiskAlignment};
-    if (disk_slots > 0) options.folder = std::make_unique<store::MemoryFolder>(disk_);
-    auto opened = store::TieredStore::Open(std::move(options), &real_clock_);
-    ASSERT_TRUE(opened.ok()) << opened.error().message();
-    store_ = std::move(*opened);
-  }
-  // Ends engine and store, as a process does, and checks that no page is left.
-  void End() {
-    gate_.Open();
-    engine_->Shutdown();
-    EXPECT_EQ(engine_->Stats().pages_in_use, 0);
-    EXPECT_EQ(engine_->Stats().loading, 0);
-    engine_.reset();
-    store_.reset();
-  }
-  void TearDown() override {
-    EngineTest::TearDown();
-    store_.reset();
-  }
-
-  MonotonicClock real_clock_;
-  std::shared_ptr<store::MemoryDisk> disk_ = std::make_shared<store::MemoryDisk>();
-  std::unique_ptr<store::TieredStore> store_;  // outlives the engine
-};
 
 TEST_F(EngineStoreTest, Restarted_PromptComesFromDiskWithTheSameOutput) {
   OpenStore(0, 64);
@@ -99,11 +62,16 @@ class HandSource final : public store::BlockSource {
  public:
   explicit HandSource(int32_t blocks, double fetch_us = 0.0)
       : blocks_(blocks), fetch_us_(fetch_us) {}
+  /// That has these and no others.
+  explicit HandSource(std::set<kv::BlockKey> keys) : blocks_(0), fetch_us_(0.0), keys_(keys) {}
 
   int32_t Probe(std::span<const kv::BlockKey> keys) override {
     std::lock_guard lock(mutex_);
     ++probes_;
-    return std::min(blocks_, static_cast<int32_t>(keys.size()));
+    if (keys_.empty()) return std::min(blocks_, static_cast<int32_t>(keys.size()));
+    const auto end = std::ranges::find_if(
+        keys, [this](const kv::BlockKey& key) { return !keys_.contains(key); });
+    return static_cast<int32_t>(end - keys.begin());
   }
   double FetchUs(std::span<const kv::BlockKey>) override { return fetch_us_; }
   void Fetch(std::span<const BlockFetch> blocks) override {
@@ -153,6 +121,7 @@ class HandSource final : public store::BlockSource {
  private:
   const int32_t blocks_;
   const double fetch_us_;
+  const std::set<kv::BlockKey> keys_;
   std::mutex mutex_;
   int probes_ = 0;
   std::map<BlockTag, BlockFetch> open_;
@@ -160,28 +129,6 @@ class HandSource final : public store::BlockSource {
   std::vector<BlockEvent> ended_;
   std::function<void()> wake_;
 };
-
-// The pages of a prompt's blocks, as the model fills them.
-std::vector<std::vector<std::byte>> PagesOf(const std::vector<int32_t>& prompt) {
-  ToyCounters counters;
-  ToyModel model({.block_size = kBlock, .max_step_tokens = 512}, &counters);
-  const size_t page_bytes = ToyModel::PageBytes(kBlock);
-  const size_t blocks = prompt.size() / kBlock;
-  std::vector<std::byte> memory((blocks + 1) * page_bytes);
-  std::vector<int32_t> table;
-  for (size_t i = 0; i <= blocks; ++i) table.push_back(static_cast<int32_t>(i));
-  const model::SequenceChunk chunk{.ids = prompt,
-                                   .start = 0,
-                                   .kv = {.base = memory.data(), .page_table = table},
-                                   .logits = model::LogitsMode::kNone};
-  EXPECT_TRUE(model.Forward(std::span(&chunk, 1)).ok());
-  std::vector<std::vector<std::byte>> pages;
-  for (size_t i = 0; i < blocks; ++i) {
-    const auto begin = memory.begin() + static_cast<ptrdiff_t>(i * page_bytes);
-    pages.emplace_back(begin, begin + static_cast<ptrdiff_t>(page_bytes));
-  }
-  return pages;
-}
 
 TEST_F(EngineStoreTest, SourceOfTheRequest_IsUsedWhileOthersDecode) {
   Start(40);
@@ -203,6 +150,55 @@ TEST_F(EngineStoreTest, SourceOfTheRequest_IsUsedWhileOthersDecode) {
   const Output output = ReadAll(handle.get());
   ExpectSame(output, plain, "with blocks from a source");
   EXPECT_EQ(output.prompt->cached_tokens, 48);
+}
+
+TEST_F(EngineStoreTest, SourceAndStore_GoOnWhereTheOtherEnds) {
+  const std::vector<int32_t> prompt = Prompt(70, 3);
+  const auto pages = PagesOf(prompt);
+  Start(40);
+  const Output plain = Run(Greedy(prompt, 5));
+  std::vector<kv::BlockKey> keys;
+  kv::BlockKey previous = engine_->local_pages()->SeedKey("");
+  for (size_t i = 0; i < 4; ++i) {
+    previous = kv::NextKey(previous, std::span(prompt).subspan(i * kBlock, kBlock));
+    keys.push_back(previous);
+  }
+  End();
+  struct Case {
+    size_t stored_tokens = 0;  // of the prompt, that were computed before
+    std::set<kv::BlockKey> others;
+    bool fails = false;
+    int32_t cached_tokens = 0;
+  };
+  for (const Case& one :
+       {Case{70, {keys[0]}, false, 64}, Case{70, {keys[0]}, true, 0},
+        Case{33, {keys[2], keys[3]}, false, 64}, Case{33, {keys[2], keys[3]}, true, 32},
+        Case{33, {keys[0], keys[2]}, false, 48}}) {
+    disk_ = std::make_shared<store::MemoryDisk>();
+    OpenStore(0, 64);
+    Start(40, {.store = store_.get()});
+    (void)Run(
+        Greedy({prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(one.stored_tokens)}, 1));
+    WaitFor([&] { return engine_->Stats().waiting_offers == 0; });
+    ASSERT_TRUE(store_->Flush(kLong));
+    End();
+    OpenStore(0, 64);
+    Start(40, {.store = store_.get()});
+    const auto source = std::make_shared<HandSource>(one.others);
+    Request request = Greedy(prompt, 5);
+    request.source = source;
+    const auto handle = Submit(std::move(request));
+    WaitFor([&] { return source->num_open() == one.others.size(); });
+    std::vector<size_t> wanted;
+    for (size_t i = 0; i < 4; ++i) {
+      if (one.others.contains(keys[i])) wanted.push_back(i);
+    }
+    for (size_t i : wanted) source->EndOne(0, one.fails ? nullptr : &pages[i]);
+    const Output output = ReadAll(handle.get());
+    ExpectSame(output, plain, "from both");
+    EXPECT_EQ(output.prompt->cached_tokens, one.cached_tokens);
+    End();
+  }
 }
 
 TEST_F(EngineStoreTest, BlockThatFails_IsComputedAndTheRestCancelled) {

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/kv_export.h"
 #include "engine/local_pages.h"
 #include "engine/make_drafter.h"
 #include "engine/speculator.h"
@@ -146,6 +147,15 @@ class EngineImpl final : public Engine, public LocalPages {
     }
     if (request.kv_export != nullptr && request.max_tokens > 0) {
       return invalid("a request that exports KV generates nothing");
+    }
+    if (request.kv_export != nullptr) {
+      const KvExport::Options& wanted = request.kv_export->options();
+      if (wanted.first_block < 0 || wanted.num_blocks < 0 ||
+          (wanted.first_block > 0 && !wanted.cached_only)) {
+        return invalid("an export of " + std::to_string(wanted.num_blocks) + " blocks from " +
+                       std::to_string(wanted.first_block) + " on that is " +
+                       (wanted.cached_only ? "looked up" : "computed"));
+      }
     }
     if (request.resumed_tokens != 0 &&
         (request.resumed_tokens < 0 ||

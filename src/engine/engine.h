@@ -199,6 +199,9 @@ struct EngineStats {
   int64_t pages_cached = 0;  ///< hold reusable prefixes, free to evict
   uint64_t prompt_tokens = 0;
   uint64_t cached_prompt_tokens = 0;
+  uint64_t page_hit_blocks = 0;  ///< that admitted sequences found in pages
+  uint64_t looked_up_page_blocks =
+      0;  ///< that others were given (KvExport, cached_only) from pages
   uint64_t generated_tokens = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/event_stream.h"
 
+#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -19,6 +20,13 @@ void WakeSignal::Raise() {
 void WakeSignal::Wait() {
   std::unique_lock lock(mutex_);
   raised_condition_.wait(lock, [this] { return raised_; });
+  raised_ = false;
+}
+
+void WakeSignal::WaitFor(TimeUs timeout_us) {
+  std::unique_lock lock(mutex_);
+  raised_condition_.wait_for(lock, std::chrono::microseconds(timeout_us),
+                             [this] { return raised_; });
   raised_ = false;
 }
 

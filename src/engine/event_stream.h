@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 
 namespace halfmoon::engine {
@@ -20,6 +21,8 @@ class WakeSignal {
   void Raise();
   /// Returns at once if raised since the last Wait, else sleeps until it is.
   void Wait();
+  /// The same, for at most so long.
+  void WaitFor(TimeUs timeout_us);
 
  private:
   std::mutex mutex_;

@@ -7,10 +7,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "engine/event_stream.h"
+#include "kv/block_catalog.h"
 
 namespace halfmoon::engine {
 
@@ -20,6 +22,8 @@ struct KvReady {
   std::span<const int32_t> pages;  ///< of page memory, one a block
   int first_layer = 0;
   int end_layer = 0;
+  std::optional<kv::Tier> tier;  ///< of the store that they come from; none: were in pages, or are
+                                 ///< computed
 };
 
 /// Given along with a request (Request::kv_export), which then computes its prompt and generates
@@ -28,9 +32,11 @@ struct KvReady {
 class KvExport {
  public:
   struct Options {
-    int32_t num_blocks =
-        0;  ///< leading blocks that are wanted; the request ends when they are there
-    /// Computes nothing: what is cached is reported, and the request ends.
+    int32_t num_blocks = 0;  ///< that are wanted; the request ends when they are there
+    /// The first that is wanted; above 0 with cached_only alone.
+    int32_t first_block = 0;
+    /// Computes nothing: what is kept here, in pages or in the store, is reported up to the first
+    /// block that is not, and the request ends. It waits for nothing but the step that runs.
     bool cached_only = false;
     /// On the engine thread, block by block and layer by layer in order, each once. Must be quick,
     /// must not throw and not call the engine.

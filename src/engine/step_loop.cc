@@ -22,6 +22,9 @@ constexpr int32_t kLogprobChunkTokens = 64;
 constexpr TimeUs kProgressAfterUs = 1'000'000;
 constexpr TimeUs kProgressEveryUs = 250'000;
 
+// Far below the silence of a store that matters.
+constexpr TimeUs kLookAtLoadsUs = 200'000;
+
 // Runs what a request brought along. It is foreign code, so whatever it throws ends that request
 // and nothing else.
 template <typename Function>
@@ -73,6 +76,7 @@ StepLoop::StepLoop(StepModel* model, const Clock* clock, const Config& config,
                 .max_offers = MaxOffers(config.table.num_pages)},
                config.store, &costs_, clock, mailbox->wake),
       table_(WithBlocks(config, &traffic_)),
+      lookups_(&table_, &traffic_, memory_.base(), page_bytes_, block_size_, num_layers_),
       sampler_(model->vocab_size()),
       time_share_(config.share),
       speculator_(std::move(speculator)) {
@@ -100,22 +104,31 @@ void StepLoop::Run() {
     DropCancelled();
     DropReleasedExports();
     MoveBlocks();
+    lookups_.Drop();
     UpdatePauses();
     const bool worked = RunStep();
     TellBlockChanges();
     PublishStats();
+    if (worked) continue;
     // Nothing to do before a request, a cancel, a drained stream, a block that has moved or the
     // stop, each of which raises the signal; one that came meanwhile makes Wait return at once.
-    if (!worked) mailbox_->wake->Wait();
+    // Only the silence of a store raises nothing.
+    if (traffic_.num_loading() == 0) {
+      mailbox_->wake->Wait();
+    } else {
+      mailbox_->wake->WaitFor(kLookAtLoadsUs);
+    }
   }
   FinishAll();
   AwaitBlocks();
+  lookups_.Drop();
   PublishStats();
 }
 
 void StepLoop::TakeSubmissions() {
   while (std::optional<Submission> submission = mailbox_->submissions.TryPop()) {
     const sched::SeqId id{next_id_++};
+    if (BeginLookup(id, &*submission)) continue;
     Active& active = active_[id];
     active.request = std::move(submission->request);
     active.stream = std::move(submission->stream);
@@ -175,6 +188,7 @@ bool StepLoop::RunStep() {
 void StepLoop::NoteAdmitted(const std::vector<sched::SeqId>& ids) {
   for (sched::SeqId id : ids) {
     Active& active = active_.at(id);
+    stats_.page_hit_blocks += static_cast<uint64_t>(table_.At(id).computed_tokens / block_size_);
     if (std::exchange(active.admitted, true)) continue;
     active.started_us = clock_->NowUs();
     mailbox_->queued.fetch_sub(1);
@@ -459,10 +473,9 @@ void StepLoop::FinishAll() {
   TakeSubmissions();
   for (auto& [id, exported] : exports_) kv::ReleaseFromBack(&exported.pages);
   exports_.clear();
-  while (!active_.empty()) {
-    Finish(active_.begin()->first, FinishReason::kError,
-           Error(ErrorCode::kUnavailable, "the engine is shutting down"));
-  }
+  const Error ending(ErrorCode::kUnavailable, "the engine is shutting down");
+  lookups_.EndAll(ending);
+  while (!active_.empty()) Finish(active_.begin()->first, FinishReason::kError, ending);
   PublishStats();
 }
 
@@ -503,6 +516,7 @@ void StepLoop::PublishStats() {
   stats_.failed_blocks = traffic_.counters().failed_blocks;
   stats_.load_wait_us = traffic_.counters().load_wait_us;
   stats_.unoffered_blocks = traffic_.counters().unoffered_blocks;
+  stats_.looked_up_page_blocks = lookups_.num_page_hits();
   std::lock_guard lock(mailbox_->stats_mutex);
   mailbox_->stats = stats_;
 }

@@ -13,6 +13,7 @@
 
 #include "base/bounded_queue.h"
 #include "base/clock.h"
+#include "engine/block_lookups.h"
 #include "engine/block_traffic.h"
 #include "engine/engine.h"
 #include "engine/event_stream.h"
@@ -138,6 +139,7 @@ class StepLoop {
   void LearnFromStep(const std::vector<sched::Share>& shares);
   // step_loop_exports.cc
   void BeginExport(sched::SeqId id, const Active& active);
+  bool BeginLookup(sched::SeqId id, Submission* submission);
   void DropReleasedExports();
   void ReportKv(sched::SeqId id, int32_t blocks, int end_layer);
   void ReportLayer(int layer);
@@ -145,6 +147,7 @@ class StepLoop {
   void ServeExports(std::vector<sched::Share>* shares);
   // step_loop_store.cc
   void MoveBlocks();
+  void TakeProgress();
   void BeginLoads(const std::vector<sched::Load>& loads);
   void AwaitBlocks();
   void Finish(sched::SeqId id, FinishReason reason, std::optional<Error> error = std::nullopt);
@@ -165,6 +168,7 @@ class StepLoop {
   StepCosts costs_;
   BlockTraffic traffic_;
   sched::SequenceTable table_;
+  BlockLookups lookups_;
   Sampler sampler_;
   std::map<sched::SeqId, Active> active_;
   std::map<sched::SeqId, Exported> exports_;
@@ -183,7 +187,7 @@ class StepLoop {
   std::vector<Speculator::Candidate> candidates_;
   std::vector<Ending> endings_;
   std::vector<uint32_t> mask_;
-  std::vector<BlockTraffic::Ended> ended_loads_;
+  std::vector<BlockTraffic::Progress> progress_;
   std::vector<kv::BlockKey> sealed_;
 };
 

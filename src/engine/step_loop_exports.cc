@@ -14,6 +14,17 @@ void StepLoop::BeginExport(sched::SeqId id, const Active& active) {
   exports_[id].kv_export = active.request.kv_export;
 }
 
+// True where the request is one that only looks for blocks.
+bool StepLoop::BeginLookup(sched::SeqId id, Submission* submission) {
+  Request& request = submission->request;
+  if (request.kv_export == nullptr || !request.kv_export->options().cached_only) return false;
+  mailbox_->queued.fetch_sub(1);
+  request.kv_export->SetWake(mailbox_->wake);
+  lookups_.Begin(id, std::move(request.kv_export), std::move(submission->stream),
+                 SeedKey(request.cache_salt), std::move(request.prompt_ids));
+  return true;
+}
+
 void StepLoop::DropReleasedExports() {
   for (auto it = exports_.begin(); it != exports_.end();) {
     const auto current = it++;
@@ -76,9 +87,9 @@ void StepLoop::ServeExports(std::vector<sched::Share>* shares) {
     const auto it = exports_.find(share.id);
     if (it == exports_.end()) return false;
     const KvExport::Options& options = it->second.kv_export->options();
-    const bool done =
-        it->second.whole_blocks == options.num_blocks || it->second.kv_export->released();
-    if (!done && !options.cached_only) return false;
+    if (it->second.whole_blocks < options.num_blocks && !it->second.kv_export->released()) {
+      return false;
+    }
     Active& active = active_.at(share.id);
     FinishPrompt(&active, table_.At(share.id).reused_tokens);
     Finish(share.id, FinishReason::kLength);

@@ -6,14 +6,23 @@ namespace halfmoon::engine {
 
 // Before a step is planned: what has come counts for it.
 void StepLoop::MoveBlocks() {
-  ended_loads_.clear();
-  traffic_.Poll(&ended_loads_);
-  for (const BlockTraffic::Ended& load : ended_loads_) table_.EndLoad(load.id, load.blocks);
+  TakeProgress();
   if (!traffic_.has_store()) return;
   sealed_.clear();
   table_.TakeSealed(&sealed_);
   traffic_.Remember(sealed_);
   traffic_.StartOffers(&table_, memory_.base());
+}
+
+void StepLoop::TakeProgress() {
+  using State = BlockTraffic::Progress::State;
+  progress_.clear();
+  traffic_.Poll(&progress_);
+  for (const BlockTraffic::Progress& load : progress_) {
+    if (lookups_.Take(load)) continue;
+    if (load.state == State::kLate) table_.AbandonLoad(load.id, load.blocks);
+    if (load.state == State::kEnded) table_.EndLoad(load.id, load.blocks);
+  }
 }
 
 void StepLoop::BeginLoads(const std::vector<sched::Load>& loads) {
@@ -30,9 +39,7 @@ void StepLoop::BeginLoads(const std::vector<sched::Load>& loads) {
 // At the end: nobody writes to a page or reads one any longer.
 void StepLoop::AwaitBlocks() {
   while (!traffic_.idle()) {
-    ended_loads_.clear();
-    traffic_.Poll(&ended_loads_);
-    for (const BlockTraffic::Ended& load : ended_loads_) table_.EndLoad(load.id, load.blocks);
+    TakeProgress();
     if (!traffic_.idle()) mailbox_->wake->Wait();
   }
 }

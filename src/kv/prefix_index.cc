@@ -89,6 +89,13 @@ std::optional<PageRef> PrefixIndex::Hold(const BlockKey& key) {
   return pool_->Hold(it->second.page);
 }
 
+std::optional<PageRef> PrefixIndex::Hold(const BlockKey& parent, const BlockKey& key,
+                                         std::span<const int32_t> tokens) {
+  const Node* node = Find(parent, key, tokens);
+  if (node == nullptr) return std::nullopt;
+  return pool_->Hold(node->page);
+}
+
 std::optional<PageRef> PrefixIndex::Allocate() {
   if (pool_->num_free() == 0 && !EvictOne()) return std::nullopt;
   return pool_->TryAllocate();

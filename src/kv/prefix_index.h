@@ -61,6 +61,9 @@ class PrefixIndex {
 
   /// Holds the page of a published block; nullopt where it is not in the index (any more).
   std::optional<PageRef> Hold(const BlockKey& key);
+  /// The same where the block has this parent (the seed for a first block) and these tokens.
+  std::optional<PageRef> Hold(const BlockKey& parent, const BlockKey& key,
+                              std::span<const int32_t> tokens);
 
   /// A free page, evicting a cached block if there has to be; nullopt when every page is held.
   /// Where blocks are held without those before them, to be copied, and nothing else can go, these

@@ -58,16 +58,20 @@ void SequenceTable::Remove(SeqId id) {
   const auto it = sequences_.find(id);
   HM_CHECK(it != sequences_.end(), "no sequence " + std::to_string(static_cast<uint64_t>(id)));
   if (it->second.running) --num_running_;
-  std::vector<kv::PageRef>& pages = it->second.pages;
-  if (it->second.loading) {
-    const auto first =
-        pages.begin() + static_cast<ptrdiff_t>(it->second.computed_tokens / limits_.block_size);
-    leaving_[id] = {std::make_move_iterator(first), std::make_move_iterator(pages.end())};
-    pages.erase(first, pages.end());
-  }
-  kv::ReleaseFromBack(&pages);
+  if (it->second.loading) Leave(id, &it->second);
+  kv::ReleaseFromBack(&it->second.pages);
   turns_.erase(it->second.turn_);
   sequences_.erase(it);
+}
+
+// Pages behind computed_tokens, which somebody may be writing to.
+void SequenceTable::Leave(SeqId id, Sequence* sequence) {
+  std::vector<kv::PageRef>& pages = sequence->pages;
+  const auto first =
+      pages.begin() + static_cast<ptrdiff_t>(sequence->computed_tokens / limits_.block_size);
+  leaving_[id] = {std::make_move_iterator(first), std::make_move_iterator(pages.end())};
+  pages.erase(first, pages.end());
+  sequence->page_table.resize(pages.size());
 }
 
 Plan SequenceTable::BeginStep() {
@@ -110,11 +114,40 @@ void SequenceTable::EndLoad(SeqId id, int32_t blocks) {
   Sequence& sequence = At(id);
   HM_CHECK(blocks >= 0 && Index(blocks) <= LoadingKeys(id).size());
   if (Index(blocks) < LoadingKeys(id).size()) sequence.may_load_ = false;
-  sequence.loading = false;
-  sequence.computed_tokens += blocks * limits_.block_size;
-  sequence.reused_tokens = sequence.computed_tokens;
-  Seal(&sequence);
+  TakeLoaded(&sequence, blocks);
   Trim(&sequence);
+}
+
+void SequenceTable::AbandonLoad(SeqId id, int32_t blocks) {
+  const auto it = sequences_.find(id);
+  if (it == sequences_.end()) return;
+  HM_CHECK(blocks >= 0 && Index(blocks) <= LoadingKeys(id).size());
+  it->second.may_load_ = false;
+  TakeLoaded(&it->second, blocks);
+  Leave(id, &it->second);
+}
+
+void SequenceTable::TakeLoaded(Sequence* sequence, int32_t blocks) {
+  sequence->loading = false;
+  sequence->computed_tokens += blocks * limits_.block_size;
+  sequence->reused_tokens = sequence->computed_tokens;
+  Seal(sequence);
+}
+
+std::span<const int32_t> SequenceTable::TokensOf(const Block& block) const {
+  const size_t size = Index(limits_.block_size);
+  return block.ids.subspan(block.number * size, size);
+}
+
+std::optional<kv::PageRef> SequenceTable::HoldBlock(const Block& block) {
+  const kv::BlockKey& parent = block.number == 0 ? block.seed : block.keys[block.number - 1];
+  return index_.Hold(parent, block.keys[block.number], TokensOf(block));
+}
+
+std::optional<kv::PageRef> SequenceTable::PublishBlock(const Block& block, kv::PageRef* page) {
+  if (!prefix_cache_) return std::nullopt;
+  const kv::BlockKey& parent = block.number == 0 ? block.seed : block.keys[block.number - 1];
+  return index_.Insert(block.seed, parent, block.keys[block.number], TokensOf(block), page);
 }
 
 void SequenceTable::TakeSealed(std::vector<kv::BlockKey>* keys) {

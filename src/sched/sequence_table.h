@@ -107,6 +107,9 @@ class SequenceTable {
   /// A load has ended, of which the first `blocks` came: they count as computed and are published,
   /// the rest is computed. Also for a sequence that was removed meanwhile.
   void EndLoad(SeqId id, int32_t blocks);
+  /// As EndLoad, while somebody may still write to the other pages of the load: those are kept, by
+  /// nobody, until EndLoad says that this is over. Nothing where the sequence has gone.
+  void AbandonLoad(SeqId id, int32_t blocks);
   /// What the shares asked for is computed: counts the tokens, guesses not among them. To be called
   /// before tokens are appended.
   void CountComputed(std::span<const Share> shares);
@@ -130,6 +133,19 @@ class SequenceTable {
   size_t num_sealed() const { return sealed_.size(); }
   /// Holds the page of a published block; nullopt where it is gone.
   std::optional<kv::PageRef> HoldBlock(const kv::BlockKey& key) { return index_.Hold(key); }
+  /// Block `number` of a prompt: keys[i] names its i-th block, `seed` what is before them. For who
+  /// wants pages and computes nothing; see kv::PrefixIndex.
+  struct Block {
+    kv::BlockKey seed;
+    std::span<const kv::BlockKey> keys;
+    std::span<const int32_t> ids;
+    size_t number = 0;
+  };
+  std::optional<kv::PageRef> HoldBlock(const Block& block);
+  /// Publishes a block that has come into `page`; nullopt where it cannot be, and `page` stays.
+  std::optional<kv::PageRef> PublishBlock(const Block& block, kv::PageRef* page);
+  /// A page beside those of sequences; nullopt where all are held. Plans do without it from now on.
+  std::optional<kv::PageRef> TakePage() { return index_.Allocate(); }
 
   const kv::PagePool& pool() const { return pool_; }
   int32_t num_running() const { return num_running_; }
@@ -143,6 +159,9 @@ class SequenceTable {
                    std::span<const Sequence* const> ahead) const;
   int32_t LoadablePages(SeqId id, Sequence* sequence, int32_t hit_blocks, int32_t blocks) const;
   void TakePages(Sequence* sequence, int32_t count);
+  void Leave(SeqId id, Sequence* sequence);
+  void TakeLoaded(Sequence* sequence, int32_t blocks);
+  std::span<const int32_t> TokensOf(const Block& block) const;
   int32_t ReusableBlocks(const Sequence& sequence) const;
   void ComputeKeys(Sequence* sequence, int32_t blocks) const;
   void Preempt(Sequence* sequence);
@@ -159,7 +178,7 @@ class SequenceTable {
   kv::PrefixIndex index_;
   std::map<SeqId, Sequence> sequences_;
   std::set<Turn> turns_;                               // of all of them
-  std::map<SeqId, std::vector<kv::PageRef>> leaving_;  // removed, and still being written to
+  std::map<SeqId, std::vector<kv::PageRef>> leaving_;  // of nobody, and still being written to
   std::vector<kv::BlockKey> sealed_;
   int32_t num_running_ = 0;
   int64_t step_ = 0;
