@@ -60,7 +60,7 @@ void BlockLookups::FindBlocks(Lookup* lookup, size_t count) {
     held.push_back(table_->HoldBlock(BlockAt(*lookup, i)));
     here.push_back(held.back().has_value());
   }
-  const size_t known = CountInStore(*lookup, here);
+  const size_t known = CountKept(*lookup, here);
   const size_t most = static_cast<size_t>(table_->pool().num_pages()) / kPartOfPages;
   for (size_t i = 0; i < known; ++i) {
     if (!here[i]) {
@@ -78,7 +78,7 @@ void BlockLookups::FindBlocks(Lookup* lookup, size_t count) {
 }
 
 // How many leading blocks are in pages or in the store.
-size_t BlockLookups::CountInStore(const Lookup& lookup, const std::vector<bool>& here) const {
+size_t BlockLookups::CountKept(const Lookup& lookup, const std::vector<bool>& here) const {
   const auto first = static_cast<size_t>(lookup.kv_export->options().first_block);
   for (size_t i = 0; i < here.size();) {
     size_t end = i;

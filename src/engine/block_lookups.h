@@ -68,7 +68,7 @@ class BlockLookups {
 
   sched::SequenceTable::Block BlockAt(const Lookup& lookup, size_t index) const;
   void FindBlocks(Lookup* lookup, size_t count);
-  size_t CountInStore(const Lookup& lookup, const std::vector<bool>& here) const;
+  size_t CountKept(const Lookup& lookup, const std::vector<bool>& here) const;
   void Publish(Lookup* lookup, size_t index);
   void Report(Lookup* lookup);
   void End(Lookup* lookup, FinishReason reason, std::optional<Error> error = std::nullopt) const;

@@ -181,9 +181,10 @@ TEST_F(BlockLookupsTest, BlockThatCannotBeRead_EndsIt) {
   ExpectBlocks(*told, Prompt(100), 0, told->blocks.size());
   kv_export->Release();
   WaitFor([&] { return engine_->Stats().pages_in_use == 0; });
+  End();
 }
 
-/// A disk that answers when the test says so.
+/// A disk that answers when the test says so; outlives what uses the disk.
 class SilentDisk {
  public:
   explicit SilentDisk(store::MemoryDisk* disk) {
@@ -237,6 +238,7 @@ TEST_F(BlockLookupsTest, SilentDisk_RequestsComputeAndLookupsEnd) {
   const auto again = Lookup(told, 0, 6);
   ReadAll(Begin(Prompt(100), again).get());
   ExpectBlocks(*told, Prompt(100), 0, 6);
+  End();
 }
 
 TEST_F(BlockLookupsTest, CancelledWhileItLoads_PagesGoWhenTheDiskHasEnded) {
@@ -253,6 +255,25 @@ TEST_F(BlockLookupsTest, CancelledWhileItLoads_PagesGoWhenTheDiskHasEnded) {
   silent.Answer();
   WaitFor([&] { return engine_->Stats().pages_in_use == 0; });
   EXPECT_TRUE(told->blocks.empty());
+  End();
+}
+
+TEST_F(BlockLookupsTest, ShutdownWhileItLoads_WaitsForTheDisk) {
+  OpenStore(0, 64);
+  KeepInStoreOnly(Prompt(100), 14);
+  SilentDisk silent(disk_.get());
+  const auto told = std::make_shared<Told>();
+  const auto lookup = Begin(Prompt(100), Lookup(told, 0, 6));
+  WaitFor([&] { return engine_->Stats().loading == 1; });
+  std::thread ending([&] { engine_->Shutdown(); });
+  const Output output = ReadAll(lookup.get());
+  EXPECT_EQ(output.finish.reason, FinishReason::kError);
+  EXPECT_EQ(output.finish.error->code(), ErrorCode::kUnavailable);
+  silent.Answer();
+  ending.join();
+  EXPECT_EQ(engine_->Stats().pages_in_use, 0);
+  EXPECT_TRUE(told->blocks.empty());
+  End();
 }
 
 TEST_F(BlockLookupsTest, FirstBlockOfAComputedExport_IsRefused) {
