@@ -27,6 +27,9 @@ namespace {
 
 using tensor::DType;
 
+/// What a product takes of activations.
+enum class Form { kF32, kInt8, kBf16 };
+
 struct Options {
   Isa isa = BestIsa();
   int threads = DefaultThreadCount();
@@ -79,25 +82,28 @@ class Bench {
     Print("limit", "read", {}, limits_.read_bytes_per_s, "bytes/s", 1.0);
     Print("limit", "int8", {}, limits_.int8_ops_per_s, "ops/s", 1.0);
     Print("limit", "f32", {}, limits_.f32_flops_per_s, "flops/s", 1.0);
+    if (limits_.bf16_flops_per_s > 0) {
+      Print("limit", "bf16", {}, limits_.bf16_flops_per_s, "flops/s", 1.0);
+    }
   }
 
   // One token over weights that exceed the caches: bound by memory.
-  void Gemv(DType dtype, bool int8, int64_t rows) {
+  void Gemv(DType dtype, Form form, int64_t rows) {
     constexpr int64_t kInputs = 2048;
-    const std::string shape = Shape(dtype, int8, rows, kInputs, 0);
-    if (Skipped("gemv", shape)) return;
+    const std::string shape = Shape(dtype, form, rows, kInputs, 0);
+    if (Skipped("gemv", shape) || Lacks(form)) return;
     const PackedMatrix w = RandomMatrix(dtype, rows, kInputs);
-    RunMatMul("gemv", shape, w, int8, 1, true);
+    RunMatMul("gemv", shape, w, form, 1, true);
   }
 
   // A product of the size of an expert's, weights in cache: bound by arithmetic.
-  void Gemm(DType dtype, bool int8, int64_t tokens) {
+  void Gemm(DType dtype, Form form, int64_t tokens) {
     constexpr int64_t kOutputs = 768;
     constexpr int64_t kInputs = 2048;
-    const std::string shape = Shape(dtype, int8, kOutputs, kInputs, tokens);
-    if (Skipped("gemm", shape)) return;
+    const std::string shape = Shape(dtype, form, kOutputs, kInputs, tokens);
+    if (Skipped("gemm", shape) || Lacks(form)) return;
     const PackedMatrix w = RandomMatrix(dtype, kOutputs, kInputs);
-    RunMatMul("gemm", shape, w, int8, tokens, false);
+    RunMatMul("gemm", shape, w, form, tokens, false);
   }
 
   // Gate and up of the experts of a Qwen3-30B-A3B layer, as a decode step calls them: `chosen` of
@@ -106,8 +112,8 @@ class Bench {
     constexpr int64_t kOutputs = 768;
     constexpr int64_t kInputs = 2048;
     constexpr size_t kMatrices = 512;
-    const std::string shape =
-        Shape(dtype, true, kOutputs, kInputs, tokens) + " matrices " + std::to_string(2 * chosen);
+    const std::string shape = Shape(dtype, Form::kInt8, kOutputs, kInputs, tokens) + " matrices " +
+                              std::to_string(2 * chosen);
     if (Skipped("experts", shape)) return;
     const Stored stored(dtype, kOutputs, kInputs, *this);
     const Result<PackedMatrix> first = NewPacked(stored.source);
@@ -319,24 +325,31 @@ class Bench {
     return std::move(packed).value();
   }
 
-  static std::string Shape(DType dtype, bool int8, int64_t n, int64_t k, int64_t tokens) {
+  bool Lacks(Form form) const { return form == Form::kBf16 && !MultipliesBf16(options_.isa); }
+
+  static std::string Shape(DType dtype, Form form, int64_t n, int64_t k, int64_t tokens) {
     std::string text(tensor::Info(dtype).name);
-    text += int8 ? " int8" : " f32";
+    text += form == Form::kInt8 ? " int8" : form == Form::kBf16 ? " bf16" : " f32";
     text += " N " + std::to_string(n) + " K " + std::to_string(k);
     if (tokens > 0) text += " T " + std::to_string(tokens);
     return text;
   }
 
   void RunMatMul(const std::string& name, const std::string& shape, const PackedMatrix& w,
-                 bool int8, int64_t tokens, bool by_bytes) {
+                 Form form, int64_t tokens, bool by_bytes) {
     const int64_t k = w.cols();
     const std::vector<float> x = Random(static_cast<size_t>(tokens * k));
     const Int8Input quantized(*this, tokens, k);
+    const int64_t bf16_stride = k + kGroup;
+    std::vector<uint16_t> bf16(static_cast<size_t>(tokens * bf16_stride));
     std::vector<float> y(static_cast<size_t>(tokens * w.rows()));
     MatMulJob job;
     job.weight = &w;
-    if (int8) {
+    if (form == Form::kInt8) {
       job.x.int8 = quantized.rows;
+    } else if (form == Form::kBf16) {
+      RoundRows(stream_, x.data(), k, tokens, k, bf16.data(), bf16_stride);
+      job.x.bf16 = {.x = bf16.data(), .stride = bf16_stride};
     } else {
       job.x.f32 = x.data();
       job.x.stride = k;
@@ -350,8 +363,10 @@ class Bench {
             limits_.read_bytes_per_s);
     } else {
       const double ops = 2.0 * static_cast<double>(tokens * w.rows() * k);
-      Print(name, shape, timing, ops / timing.median_s, int8 ? "ops/s" : "flops/s",
-            int8 ? limits_.int8_ops_per_s : limits_.f32_flops_per_s);
+      Print(name, shape, timing, ops / timing.median_s, form == Form::kInt8 ? "ops/s" : "flops/s",
+            form == Form::kInt8   ? limits_.int8_ops_per_s
+            : form == Form::kBf16 ? limits_.bf16_flops_per_s
+                                  : limits_.f32_flops_per_s);
     }
   }
 
@@ -386,15 +401,17 @@ void RunAll(const Options& options) {
   constexpr DType kInteger[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                                 DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
   constexpr DType kPlain[] = {DType::kF32, DType::kBF16, DType::kF16};
-  for (const DType dtype : kInteger) bench.Gemv(dtype, true, 131072);
-  for (const DType dtype : kPlain) bench.Gemv(dtype, false, 65536);
-  bench.Gemv(DType::kQ4_0, false, 131072);
+  for (const DType dtype : kInteger) bench.Gemv(dtype, Form::kInt8, 131072);
+  for (const DType dtype : kPlain) bench.Gemv(dtype, Form::kF32, 65536);
+  bench.Gemv(DType::kBF16, Form::kBf16, 65536);
+  bench.Gemv(DType::kQ4_0, Form::kF32, 131072);
   // Small enough that starting and ending the pool's work counts.
-  bench.Gemv(DType::kQ4_0, true, 768);
+  bench.Gemv(DType::kQ4_0, Form::kInt8, 768);
   for (const int64_t tokens : {2, 4, 8, 16, 32, 512}) {
-    for (const DType dtype : kInteger) bench.Gemm(dtype, true, tokens);
-    for (const DType dtype : kPlain) bench.Gemm(dtype, false, tokens);
-    bench.Gemm(DType::kQ4_0, false, tokens);
+    for (const DType dtype : kInteger) bench.Gemm(dtype, Form::kInt8, tokens);
+    for (const DType dtype : kPlain) bench.Gemm(dtype, Form::kF32, tokens);
+    bench.Gemm(DType::kBF16, Form::kBf16, tokens);
+    bench.Gemm(DType::kQ4_0, Form::kF32, tokens);
   }
   for (const DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ4_K}) {
     bench.Experts(dtype, 8, 1);
