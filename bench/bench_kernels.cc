@@ -17,6 +17,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/expanded_attention.h"
+#include "kernels/indexer.h"
 #include "kernels/matmul.h"
 #include "kernels/probe.h"
 #include "quant/quant.h"
@@ -247,6 +248,55 @@ class Bench {
     Print(name, text, timing, flops / timing.median_s, "flops/s", limits_.f32_flops_per_s);
   }
 
+  // One token's choice of keys, and its attention to them, with the indexer of DeepSeek V3.2 and 16
+  // of its 128 heads: what grows with the depth, and what does not.
+  void AttendChosen(int32_t depth) {
+    constexpr int kHeads = 16;
+    const IndexerShape indexer{.num_heads = 64, .head_dim = 128, .scale = 0.01f, .top_k = 2048};
+    const KvLayout layout{.num_layers = 1,
+                          .num_kv_heads = 1,
+                          .head_dim = 576,
+                          .block_size = 64,
+                          .kind = KvKind::kLatent,
+                          .value_dim = 512,
+                          .index_dim = indexer.head_dim};
+    const std::string text = "depth " + std::to_string(depth);
+    if (Skipped("indexer", text) && Skipped("attend chosen", text)) return;
+    std::vector<int32_t> table(static_cast<size_t>((depth + 63) / 64));
+    std::iota(table.begin(), table.end(), 0);
+    tensor::AlignedBuffer memory(table.size() * layout.page_bytes());
+    const PagedKv paged{memory.data(), table};
+    std::vector<float> kv = Random(static_cast<size_t>(depth) * 576);
+    std::vector<float> keys = Random(static_cast<size_t>(depth) * 128);
+    WriteLatentKv(stream_, layout, 0, {{{0, depth, 0, paged}}}, {kv.data(), depth, 576},
+                  {keys.data(), depth, 128});
+    const AttentionSequence token{0, 1, depth - 1, paged};
+    std::vector<float> index_q = Random(64 * 128);
+    std::vector<float> index_w = Random(64);
+    std::vector<int32_t> chosen(static_cast<size_t>(indexer.top_k));
+    int32_t count = 0;
+    std::vector<float> index_scratch(IndexerScratchFloats(1, depth));
+    Timing timing = Measure(options_.seconds, [&] {
+      ChooseKeys(stream_, layout, 0, indexer, {&token, 1}, {index_q.data(), 1, 64 * 128},
+                 {index_w.data(), 1, 64},
+                 {.positions = chosen.data(), .counts = &count, .stride = indexer.top_k},
+                 index_scratch);
+    });
+    Print("indexer", text, timing, 2.0 * 64 * 128 * depth / timing.median_s, "flops/s",
+          limits_.f32_flops_per_s);
+    const AttentionShape shape{kHeads, 576, 0.07f, 0};
+    std::vector<float> q = Random(kHeads * 576);
+    std::vector<float> out(kHeads * 512);
+    std::vector<float> scratch(AttentionScratchFloats(layout, shape, 1, depth, options_.threads));
+    const KeySelection selection{chosen.data(), &count, indexer.top_k};
+    timing = Measure(options_.seconds, [&] {
+      Attention(stream_, layout, 0, shape, {&token, 1}, {q.data(), 1, kHeads * 576},
+                {out.data(), 1, kHeads * 512}, scratch, &selection);
+    });
+    Print("attend chosen", text, timing, 2.0 * kHeads * count * (576 + 512) / timing.median_s,
+          "flops/s", limits_.f32_flops_per_s);
+  }
+
   // Stored bytes into tiles, all threads: what a start without a cache of packed weights costs.
   void PackWeights(DType dtype) {
     const std::string shape(tensor::Info(dtype).name);
@@ -432,6 +482,7 @@ void RunAll(const Options& options) {
     if (tokens > 1) bench.AttendLatents(16, tokens, 4096, true);
   }
   bench.AttendLatents(128, 1, 4096, false);
+  for (const int32_t depth : {4096, 8192, 16384, 32768, 131072}) bench.AttendChosen(depth);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                             DType::kQ4_K, DType::kQ6_K}) {
     bench.PackWeights(dtype);
