@@ -17,6 +17,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/expanded_attention.h"
+#include "kernels/indexer.h"
 #include "kernels/matmul.h"
 #include "kernels/probe.h"
 #include "quant/quant.h"
@@ -26,6 +27,9 @@ namespace halfmoon::kernels {
 namespace {
 
 using tensor::DType;
+
+/// What a product takes of activations.
+enum class Form { kF32, kInt8, kBf16 };
 
 struct Options {
   Isa isa = BestIsa();
@@ -79,25 +83,28 @@ class Bench {
     Print("limit", "read", {}, limits_.read_bytes_per_s, "bytes/s", 1.0);
     Print("limit", "int8", {}, limits_.int8_ops_per_s, "ops/s", 1.0);
     Print("limit", "f32", {}, limits_.f32_flops_per_s, "flops/s", 1.0);
+    if (limits_.bf16_flops_per_s > 0) {
+      Print("limit", "bf16", {}, limits_.bf16_flops_per_s, "flops/s", 1.0);
+    }
   }
 
   // One token over weights that exceed the caches: bound by memory.
-  void Gemv(DType dtype, bool int8, int64_t rows) {
+  void Gemv(DType dtype, Form form, int64_t rows) {
     constexpr int64_t kInputs = 2048;
-    const std::string shape = Shape(dtype, int8, rows, kInputs, 0);
-    if (Skipped("gemv", shape)) return;
+    const std::string shape = Shape(dtype, form, rows, kInputs, 0);
+    if (Skipped("gemv", shape) || Lacks(form)) return;
     const PackedMatrix w = RandomMatrix(dtype, rows, kInputs);
-    RunMatMul("gemv", shape, w, int8, 1, true);
+    RunMatMul("gemv", shape, w, form, 1, true);
   }
 
   // A product of the size of an expert's, weights in cache: bound by arithmetic.
-  void Gemm(DType dtype, bool int8, int64_t tokens) {
+  void Gemm(DType dtype, Form form, int64_t tokens) {
     constexpr int64_t kOutputs = 768;
     constexpr int64_t kInputs = 2048;
-    const std::string shape = Shape(dtype, int8, kOutputs, kInputs, tokens);
-    if (Skipped("gemm", shape)) return;
+    const std::string shape = Shape(dtype, form, kOutputs, kInputs, tokens);
+    if (Skipped("gemm", shape) || Lacks(form)) return;
     const PackedMatrix w = RandomMatrix(dtype, kOutputs, kInputs);
-    RunMatMul("gemm", shape, w, int8, tokens, false);
+    RunMatMul("gemm", shape, w, form, tokens, false);
   }
 
   // Gate and up of the experts of a Qwen3-30B-A3B layer, as a decode step calls them: `chosen` of
@@ -106,8 +113,8 @@ class Bench {
     constexpr int64_t kOutputs = 768;
     constexpr int64_t kInputs = 2048;
     constexpr size_t kMatrices = 512;
-    const std::string shape =
-        Shape(dtype, true, kOutputs, kInputs, tokens) + " matrices " + std::to_string(2 * chosen);
+    const std::string shape = Shape(dtype, Form::kInt8, kOutputs, kInputs, tokens) + " matrices " +
+                              std::to_string(2 * chosen);
     if (Skipped("experts", shape)) return;
     const Stored stored(dtype, kOutputs, kInputs, *this);
     const Result<PackedMatrix> first = NewPacked(stored.source);
@@ -241,6 +248,55 @@ class Bench {
     Print(name, text, timing, flops / timing.median_s, "flops/s", limits_.f32_flops_per_s);
   }
 
+  // One token's choice of keys, and its attention to them, with the indexer of DeepSeek V3.2 and 16
+  // of its 128 heads: what grows with the depth, and what does not.
+  void AttendChosen(int32_t depth) {
+    constexpr int kHeads = 16;
+    const IndexerShape indexer{.num_heads = 64, .head_dim = 128, .scale = 0.01f, .top_k = 2048};
+    const KvLayout layout{.num_layers = 1,
+                          .num_kv_heads = 1,
+                          .head_dim = 576,
+                          .block_size = 64,
+                          .kind = KvKind::kLatent,
+                          .value_dim = 512,
+                          .index_dim = indexer.head_dim};
+    const std::string text = "depth " + std::to_string(depth);
+    if (Skipped("indexer", text) && Skipped("attend chosen", text)) return;
+    std::vector<int32_t> table(static_cast<size_t>((depth + 63) / 64));
+    std::iota(table.begin(), table.end(), 0);
+    tensor::AlignedBuffer memory(table.size() * layout.page_bytes());
+    const PagedKv paged{memory.data(), table};
+    std::vector<float> kv = Random(static_cast<size_t>(depth) * 576);
+    std::vector<float> keys = Random(static_cast<size_t>(depth) * 128);
+    WriteLatentKv(stream_, layout, 0, {{{0, depth, 0, paged}}}, {kv.data(), depth, 576},
+                  {keys.data(), depth, 128});
+    const AttentionSequence token{0, 1, depth - 1, paged};
+    std::vector<float> index_q = Random(64 * 128);
+    std::vector<float> index_w = Random(64);
+    std::vector<int32_t> chosen(static_cast<size_t>(indexer.top_k));
+    int32_t count = 0;
+    std::vector<float> index_scratch(IndexerScratchFloats(1, depth));
+    Timing timing = Measure(options_.seconds, [&] {
+      ChooseKeys(stream_, layout, 0, indexer, {&token, 1}, {index_q.data(), 1, 64 * 128},
+                 {index_w.data(), 1, 64},
+                 {.positions = chosen.data(), .counts = &count, .stride = indexer.top_k},
+                 index_scratch);
+    });
+    Print("indexer", text, timing, 2.0 * 64 * 128 * depth / timing.median_s, "flops/s",
+          limits_.f32_flops_per_s);
+    const AttentionShape shape{kHeads, 576, 0.07f, 0};
+    std::vector<float> q = Random(kHeads * 576);
+    std::vector<float> out(kHeads * 512);
+    std::vector<float> scratch(AttentionScratchFloats(layout, shape, 1, depth, options_.threads));
+    const KeySelection selection{chosen.data(), &count, indexer.top_k};
+    timing = Measure(options_.seconds, [&] {
+      Attention(stream_, layout, 0, shape, {&token, 1}, {q.data(), 1, kHeads * 576},
+                {out.data(), 1, kHeads * 512}, scratch, &selection);
+    });
+    Print("attend chosen", text, timing, 2.0 * kHeads * count * (576 + 512) / timing.median_s,
+          "flops/s", limits_.f32_flops_per_s);
+  }
+
   // Stored bytes into tiles, all threads: what a start without a cache of packed weights costs.
   void PackWeights(DType dtype) {
     const std::string shape(tensor::Info(dtype).name);
@@ -319,24 +375,31 @@ class Bench {
     return std::move(packed).value();
   }
 
-  static std::string Shape(DType dtype, bool int8, int64_t n, int64_t k, int64_t tokens) {
+  bool Lacks(Form form) const { return form == Form::kBf16 && !MultipliesBf16(options_.isa); }
+
+  static std::string Shape(DType dtype, Form form, int64_t n, int64_t k, int64_t tokens) {
     std::string text(tensor::Info(dtype).name);
-    text += int8 ? " int8" : " f32";
+    text += form == Form::kInt8 ? " int8" : form == Form::kBf16 ? " bf16" : " f32";
     text += " N " + std::to_string(n) + " K " + std::to_string(k);
     if (tokens > 0) text += " T " + std::to_string(tokens);
     return text;
   }
 
   void RunMatMul(const std::string& name, const std::string& shape, const PackedMatrix& w,
-                 bool int8, int64_t tokens, bool by_bytes) {
+                 Form form, int64_t tokens, bool by_bytes) {
     const int64_t k = w.cols();
     const std::vector<float> x = Random(static_cast<size_t>(tokens * k));
     const Int8Input quantized(*this, tokens, k);
+    const int64_t bf16_stride = k + kGroup;
+    std::vector<uint16_t> bf16(static_cast<size_t>(tokens * bf16_stride));
     std::vector<float> y(static_cast<size_t>(tokens * w.rows()));
     MatMulJob job;
     job.weight = &w;
-    if (int8) {
+    if (form == Form::kInt8) {
       job.x.int8 = quantized.rows;
+    } else if (form == Form::kBf16) {
+      RoundRows(stream_, x.data(), k, tokens, k, bf16.data(), bf16_stride);
+      job.x.bf16 = {.x = bf16.data(), .stride = bf16_stride};
     } else {
       job.x.f32 = x.data();
       job.x.stride = k;
@@ -350,8 +413,10 @@ class Bench {
             limits_.read_bytes_per_s);
     } else {
       const double ops = 2.0 * static_cast<double>(tokens * w.rows() * k);
-      Print(name, shape, timing, ops / timing.median_s, int8 ? "ops/s" : "flops/s",
-            int8 ? limits_.int8_ops_per_s : limits_.f32_flops_per_s);
+      Print(name, shape, timing, ops / timing.median_s, form == Form::kInt8 ? "ops/s" : "flops/s",
+            form == Form::kInt8   ? limits_.int8_ops_per_s
+            : form == Form::kBf16 ? limits_.bf16_flops_per_s
+                                  : limits_.f32_flops_per_s);
     }
   }
 
@@ -386,15 +451,17 @@ void RunAll(const Options& options) {
   constexpr DType kInteger[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                                 DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
   constexpr DType kPlain[] = {DType::kF32, DType::kBF16, DType::kF16};
-  for (const DType dtype : kInteger) bench.Gemv(dtype, true, 131072);
-  for (const DType dtype : kPlain) bench.Gemv(dtype, false, 65536);
-  bench.Gemv(DType::kQ4_0, false, 131072);
+  for (const DType dtype : kInteger) bench.Gemv(dtype, Form::kInt8, 131072);
+  for (const DType dtype : kPlain) bench.Gemv(dtype, Form::kF32, 65536);
+  bench.Gemv(DType::kBF16, Form::kBf16, 65536);
+  bench.Gemv(DType::kQ4_0, Form::kF32, 131072);
   // Small enough that starting and ending the pool's work counts.
-  bench.Gemv(DType::kQ4_0, true, 768);
+  bench.Gemv(DType::kQ4_0, Form::kInt8, 768);
   for (const int64_t tokens : {2, 4, 8, 16, 32, 512}) {
-    for (const DType dtype : kInteger) bench.Gemm(dtype, true, tokens);
-    for (const DType dtype : kPlain) bench.Gemm(dtype, false, tokens);
-    bench.Gemm(DType::kQ4_0, false, tokens);
+    for (const DType dtype : kInteger) bench.Gemm(dtype, Form::kInt8, tokens);
+    for (const DType dtype : kPlain) bench.Gemm(dtype, Form::kF32, tokens);
+    bench.Gemm(DType::kBF16, Form::kBf16, tokens);
+    bench.Gemm(DType::kQ4_0, Form::kF32, tokens);
   }
   for (const DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ4_K}) {
     bench.Experts(dtype, 8, 1);
@@ -415,6 +482,7 @@ void RunAll(const Options& options) {
     if (tokens > 1) bench.AttendLatents(16, tokens, 4096, true);
   }
   bench.AttendLatents(128, 1, 4096, false);
+  for (const int32_t depth : {4096, 8192, 16384, 32768, 131072}) bench.AttendChosen(depth);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                             DType::kQ4_K, DType::kQ6_K}) {
     bench.PackWeights(dtype);

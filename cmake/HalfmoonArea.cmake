@@ -5,6 +5,7 @@
 # The suffix of a kernel file sets its instruction set; nothing else is compiled for more than the baseline.
 set(HALFMOON_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(HALFMOON_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c)
+set(HALFMOON_FLAGS_avx512bf16 ${HALFMOON_FLAGS_avx512} -mavx512bf16)
 # GCC schedules before it assigns registers on AArch64, not on x86: loads of a whole straight kernel move up, and most of
 # them are spilled. Any AArch64 has NEON.
 set(HALFMOON_FLAGS_neon $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)
@@ -27,12 +28,12 @@ if(HALFMOON_FUZZ)
 endif()
 
 # The instruction sets of the processor that is built for, and the definition that says so to the sources.
-set(HALFMOON_ALL_ISAS avx2 avx512 neon dotprod)
+set(HALFMOON_ALL_ISAS avx2 avx512 avx512bf16 neon dotprod)
 set(HALFMOON_ISAS)
 set(HALFMOON_ISA_DEFINITION)
 if(NOT HALFMOON_ONLY_GENERIC)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    set(HALFMOON_ISAS avx2 avx512)
+    set(HALFMOON_ISAS avx2 avx512 avx512bf16)
     set(HALFMOON_ISA_DEFINITION HALFMOON_X86=1)
   elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
     set(HALFMOON_ISAS neon dotprod)

@@ -20,13 +20,16 @@ PassCost CostOfPass(const model::Model& model, const BenchCase& which, int decod
   return {.tokens = tokens,
           .read_bytes = steps * model.WeightBytesPerStep(step_tokens) + kv_bytes,
           .int8_ops = tokens * token.int8_ops,
-          .f32_flops = tokens * token.f32_flops + sequences * attention.f32_flops};
+          .f32_flops = tokens * token.f32_flops + sequences * attention.f32_flops,
+          .bf16_flops = tokens * token.bf16_flops};
 }
 
 double LimitTokensPerSecond(const PassCost& cost, const kernels::MachineLimits& limits) {
   const double read_s = cost.read_bytes / limits.read_bytes_per_s;
-  const double compute_s =
+  double compute_s =
       cost.int8_ops / limits.int8_ops_per_s + cost.f32_flops / limits.f32_flops_per_s;
+  // An ISA without such products has no limit of them.
+  if (cost.bf16_flops > 0) compute_s += cost.bf16_flops / limits.bf16_flops_per_s;
   return cost.tokens / std::max(read_s, compute_s);
 }
 

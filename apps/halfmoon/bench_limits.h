@@ -14,6 +14,7 @@ struct PassCost {
   double read_bytes = 0;  ///< what each step touches counts once a step, whoever shares it
   double int8_ops = 0;
   double f32_flops = 0;
+  double bf16_flops = 0;
 };
 
 /// Of a prefill or a decode of `decode_tokens` tokens a sequence.

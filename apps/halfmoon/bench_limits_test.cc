@@ -15,6 +15,14 @@ TEST(LimitTokensPerSecond, ReadingOrComputing_TheLongerDecides) {
   EXPECT_EQ(LimitTokensPerSecond(
                 {.tokens = 8, .read_bytes = 200, .int8_ops = 1000, .f32_flops = 30}, limits),
             2);
+  // And another 2 s in bfloat16.
+  const kernels::MachineLimits with_bf16{.read_bytes_per_s = 100,
+                                         .int8_ops_per_s = 1000,
+                                         .f32_flops_per_s = 10,
+                                         .bf16_flops_per_s = 20};
+  EXPECT_EQ(LimitTokensPerSecond(
+                {.tokens = 12, .int8_ops = 1000, .f32_flops = 30, .bf16_flops = 40}, with_bf16),
+            2);
 }
 
 }  // namespace

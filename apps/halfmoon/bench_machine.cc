@@ -34,9 +34,9 @@ const kernels::MachineLimits& LimitsInUse(const Machine& machine) {
 }
 
 void PrintMachine(std::FILE* file, const Machine& machine) {
-  std::fprintf(file, "machine  %s, %d threads\n", machine.cpu.c_str(), machine.threads);
+  std::fprintf(file, "machine    %s, %d threads\n", machine.cpu.c_str(), machine.threads);
   for (const auto& [isa, limits] : machine.isas) {
-    std::fprintf(file, "%-8s read %.1f GB/s, int8 %.0f GOP/s, float32 %.0f GFLOP/s",
+    std::fprintf(file, "%-10s read %.1f GB/s, int8 %.0f GOP/s, float32 %.0f GFLOP/s",
                  std::string(kernels::IsaName(isa)).c_str(), limits.read_bytes_per_s * 1e-9,
                  limits.int8_ops_per_s * 1e-9, limits.f32_flops_per_s * 1e-9);
     if (limits.bf16_flops_per_s > 0) {
@@ -45,10 +45,11 @@ void PrintMachine(std::FILE* file, const Machine& machine) {
     std::fprintf(file, "%s\n", isa == machine.isa ? "  (in use, --isa)" : "");
   }
   if (machine.disk.has_value()) {
-    std::fprintf(file, "disk     read %.2f GB/s (%s; %s)\n", machine.disk->read_bytes_per_s * 1e-9,
-                 machine.disk->method.c_str(), machine.disk->file.c_str());
+    std::fprintf(file, "disk       read %.2f GB/s (%s; %s)\n",
+                 machine.disk->read_bytes_per_s * 1e-9, machine.disk->method.c_str(),
+                 machine.disk->file.c_str());
   } else {
-    std::fprintf(file, "disk     not measured: %s\n", machine.disk_error.c_str());
+    std::fprintf(file, "disk       not measured: %s\n", machine.disk_error.c_str());
   }
 }
 

@@ -162,7 +162,8 @@ int RunDoctor(const DoctorOptions& options) {
   std::printf("float32    %.0f GFLOP/s: the limit with --activation f32\n",
               limits.f32_flops_per_s * 1e-9);
   if (limits.bf16_flops_per_s > 0) {
-    std::printf("bfloat16   %.0f GFLOP/s\n", limits.bf16_flops_per_s * 1e-9);
+    std::printf("bfloat16   %.0f GFLOP/s: the limit of prompts on bfloat16 weights\n",
+                limits.bf16_flops_per_s * 1e-9);
   }
   for (const auto& [other, its] : machine.isas) {
     if (other == *isa) continue;
@@ -209,7 +210,8 @@ void AddDoctorCommand(CLI::App* app, Action* action) {
   command->add_option("-m,--model", options->model,
                       "Say too where this model's weights would lie, and whether they fit");
   AddThreadOptions(command, &options->threads, &options->pin);
-  command->add_option("--isa", options->isa, "auto, generic, avx2, avx512, neon or dotprod");
+  command->add_option("--isa", options->isa,
+                      "auto, generic, avx2, avx512, avx512bf16, neon or dotprod");
   AddWeightCacheFolderOptions(command, &options->weight_cache);
   command->add_flag("--check-cache", options->check_cache,
                     "Compare every byte of the cached weights with its checksum");

@@ -51,13 +51,14 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
   command
       ->add_option(
           "--isa", options->isa,
-          "Kernels: auto, generic, avx2, avx512, neon or dotprod (default: the strongest this "
-          "CPU runs)")
+          "Kernels: auto, generic, avx2, avx512, avx512bf16, neon or dotprod (default: the "
+          "strongest this CPU runs)")
       ->group("Machine");
   command
       ->add_option("--activation", options->activation,
-                   "Precision of activations: int8 (fast; used where weights are quantised) or "
-                   "f32 (everything in float32, KV cache included)")
+                   "Precision of activations: int8 (fast; used where weights are quantised; where "
+                   "they are bfloat16 and the CPU multiplies it, so are activations) or f32 "
+                   "(everything in float32, KV cache included)")
       ->check(CLI::IsMember({"int8", "f32"}))
       ->capture_default_str()
       ->group("Model");

@@ -2,9 +2,10 @@
 #include "kernels/indexer.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <array>
+#include <bit>
 #include <numeric>
+#include <string>
 
 #include "base/check.h"
 #include "kernels/registry.h"
@@ -15,7 +16,7 @@ namespace {
 // Positions that one task scores: enough to pay for handing it out, few enough to spread a single
 // query over threads.
 constexpr int32_t kScorePositions = 512;
-// Bound of the scratch: 16 MiB of scores and as much for their order.
+// Bound of the scratch: 16 MiB of scores and as much for their ranks.
 constexpr int64_t kMaxScores = 4 << 20;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -32,21 +33,46 @@ struct Query {
   int32_t num_positions;
 };
 
-/// The `count` best of scores[0 .. n) in ascending position into `positions`; `order` has n
-/// entries.
-void ChooseBest(float* scores, int32_t n, int32_t count, int32_t* order, int32_t* positions) {
-  for (int32_t p = 0; p < n; ++p) {
-    // NaN has no place in an order.
-    if (std::isnan(scores[p])) scores[p] = -std::numeric_limits<float>::infinity();
+/// An integer that is larger for a better score: both zeros are one, NaN is -infinity.
+uint32_t RankOf(float score) {
+  constexpr uint32_t kSign = 0x80000000u;
+  constexpr uint32_t kInfinity = 0x7F800000u;
+  uint32_t bits = std::bit_cast<uint32_t>(score);
+  if ((bits & ~kSign) > kInfinity) bits = kSign | kInfinity;
+  if (bits == kSign) bits = 0;
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
+/// The `count` best of scores[0 .. n), count at most n, in ascending position into `positions`;
+/// `ranks` has n entries. The rank of the last one chosen is found digit by digit, from counts of
+/// the ranks that begin with the digits found: few passes over n, and nothing is sorted.
+void ChooseBest(const float* scores, int32_t n, int32_t count, uint32_t* ranks,
+                int32_t* positions) {
+  constexpr int kDigitBits = 11;
+  constexpr uint32_t kDigits = 1u << kDigitBits;
+  for (int32_t p = 0; p < n; ++p) ranks[p] = RankOf(scores[p]);
+  uint32_t last = 0;     // the digits found
+  uint32_t known = 0;    // mask of them
+  int32_t left = count;  // still to be chosen among ranks that begin with them
+  for (int shift = 32; shift > 0;) {
+    const int bits = std::min(shift, kDigitBits);
+    shift -= bits;
+    std::array<int32_t, kDigits> counts{};
+    for (int32_t p = 0; p < n; ++p) {
+      if ((ranks[p] & known) == last) ++counts[(ranks[p] >> shift) & ((1u << bits) - 1)];
+    }
+    uint32_t digit = (1u << bits) - 1;
+    for (; digit > 0 && counts[digit] < left; --digit) left -= counts[digit];
+    last |= digit << shift;
+    known |= ((1u << bits) - 1) << shift;
   }
-  std::iota(order, order + n, 0);
-  if (count < n) {
-    std::nth_element(order, order + count, order + n, [scores](int32_t a, int32_t b) {
-      return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
-    });
+  int32_t chosen = 0;
+  for (int32_t p = 0; chosen < count; ++p) {
+    if (ranks[p] < last) continue;
+    // Of those equal to the last, the earliest.
+    if (ranks[p] == last && left-- <= 0) continue;
+    positions[chosen++] = p;
   }
-  std::copy_n(order, count, positions);
-  std::sort(positions, positions + count);
 }
 
 void ScoreQueries(const Stream& stream, const KvLayout& layout, int layer,
@@ -93,7 +119,7 @@ void ChooseKeys(const Stream& stream, const KvLayout& layout, int layer, const I
       std::min<int64_t>(rows, static_cast<int64_t>(scratch.size()) / 2 / context);
   HM_CHECK(together >= 1, std::to_string(scratch.size()) + " floats of scratch");
   float* scores = scratch.data();
-  auto* order = reinterpret_cast<int32_t*>(scores + together * context);
+  auto* ranks = reinterpret_cast<uint32_t*>(scores + together * context);
 
   constexpr size_t kMaxTogether = 256;
   Query queries[kMaxTogether];
@@ -108,7 +134,7 @@ void ChooseKeys(const Stream& stream, const KvLayout& layout, int layer, const I
         std::copy_n(own, query.num_positions, out.scores + query.row * out.scores_stride);
       }
       ChooseBest(own, query.num_positions, out.counts[query.row],
-                 order + static_cast<int64_t>(i) * context, out.positions + query.row * out.stride);
+                 ranks + static_cast<int64_t>(i) * context, out.positions + query.row * out.stride);
     });
     count = 0;
   };

@@ -22,6 +22,8 @@ bool CpuRuns(Isa isa) {
       return CpuRuns(Isa::kAvx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx512Bf16:
+      return CpuRuns(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
 #endif
 #ifdef HALFMOON_ARM
     case Isa::kNeon:
@@ -43,7 +45,8 @@ std::string JoinedNames(const std::vector<Isa>& isas) {
   return names;
 }
 
-constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kNeon, Isa::kDotprod};
+constexpr Isa kAllIsas[] = {Isa::kGeneric,    Isa::kAvx2, Isa::kAvx512,
+                            Isa::kAvx512Bf16, Isa::kNeon, Isa::kDotprod};
 
 }  // namespace
 
@@ -55,6 +58,8 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     case Isa::kNeon:
       return "neon";
     case Isa::kDotprod:
@@ -72,14 +77,6 @@ std::vector<Isa> AvailableIsas() {
 }
 
 Isa BestIsa() { return AvailableIsas().back(); }
-
-bool CpuHasBf16Products() {
-#ifdef HALFMOON_X86
-  return CpuRuns(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
 
 Result<Isa> ParseIsa(std::string_view name) {
   if (name == "auto") return BestIsa();

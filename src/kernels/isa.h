@@ -14,23 +14,22 @@ namespace halfmoon::kernels {
 
 /// Instruction sets with kernels of their own, weakest first.
 enum class Isa {
-  kGeneric,  ///< plain loops, the reference; any CPU
-  kAvx2,     ///< AVX2, FMA, F16C
-  kAvx512,   ///< AVX-512 F, BW, DQ, VL and VNNI
-  kNeon,     ///< AArch64 as such: Advanced SIMD of ARMv8.0
-  kDotprod,  ///< the same with the dot products of bytes of ARMv8.2 (FEAT_DotProd)
+  kGeneric,     ///< plain loops, the reference; any CPU
+  kAvx2,        ///< AVX2, FMA, F16C
+  kAvx512,      ///< AVX-512 F, BW, DQ, VL and VNNI
+  kAvx512Bf16,  ///< the same with products of bfloat16 pairs (AVX512_BF16), in sums of their own
+  kNeon,        ///< AArch64 as such: Advanced SIMD of ARMv8.0
+  kDotprod,     ///< the same with the dot products of bytes of ARMv8.2 (FEAT_DotProd)
 };
 
-std::string_view IsaName(Isa isa);  ///< "generic", "avx2", "avx512", "neon", "dotprod"
+/// "generic", "avx2", "avx512", "avx512bf16", "neon", "dotprod"
+std::string_view IsaName(Isa isa);
 
 /// Instruction sets that this CPU and this build can run, weakest first; never empty.
 std::vector<Isa> AvailableIsas();
 
 /// The strongest of AvailableIsas().
 Isa BestIsa();
-
-/// Whether this CPU multiplies pairs of bfloat16 (AVX512_BF16), which kAvx512 does not imply.
-bool CpuHasBf16Products();
 
 /// "auto" or a name of IsaName. Errors: kInvalidArgument for another name, kUnsupported where this
 /// CPU or build lacks it; both list what is there.

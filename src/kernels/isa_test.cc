@@ -28,7 +28,7 @@ TEST(ParseIsa, UnknownName_InvalidArgumentListsWhatIsThere) {
 
 TEST(ParseIsa, SetThatThisCpuLacks_Unsupported) {
   int missing = 0;
-  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kNeon, Isa::kDotprod}) {
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kNeon, Isa::kDotprod}) {
     const Result<Isa> parsed = ParseIsa(IsaName(isa));
     if (parsed.ok()) continue;
     ++missing;

@@ -74,6 +74,9 @@ PlannedJob Plan(const MatMulJob& job, int64_t tile_begin, int64_t tile_end, int6
 }
 
 MatMulTilesFn KernelOf(const Stream& stream, const MatMulJob& job) {
+  if (job.x.bf16.x != nullptr) {
+    return job.weight->format() == WeightFormat::kBF16 ? stream.table().matmul_bf16 : nullptr;
+  }
   const auto format = static_cast<size_t>(job.weight->format());
   return job.x.f32 != nullptr ? stream.table().matmul_f32->of[format]
                               : stream.table().matmul_int8->of[format];
@@ -95,6 +98,8 @@ MatMulArgs ArgsOf(const MatMulJob& job, int64_t row_begin, int64_t num_rows) {
   args.scale = job.x.int8.scale;
   args.sum16 = job.x.int8.sum16;
   args.groups = job.x.int8.groups;
+  args.bf16 = job.x.bf16.x;
+  args.bf16_stride = job.x.bf16.stride;
   args.row_index = job.row_index != nullptr ? job.row_index + row_begin : nullptr;
   args.row_begin = row_begin;
   args.num_rows = num_rows;
@@ -117,8 +122,11 @@ void RunPiece(const Stream& stream, const PlannedJob& plan, int64_t piece) {
 
 void CheckJob(const Stream& stream, const MatMulJob& job) {
   HM_CHECK(KernelOf(stream, job) != nullptr,
-           "int8 activations for " + std::string(WeightFormatName(job.weight->format())));
-  HM_CHECK(job.x.f32 != nullptr || job.x.int8.groups * kGroup == job.weight->cols(),
+           std::string(job.x.bf16.x != nullptr ? "bf16" : "int8") + " activations for " +
+               std::string(WeightFormatName(job.weight->format())) + " on " +
+               std::string(IsaName(stream.isa())));
+  HM_CHECK(job.x.f32 != nullptr || job.x.bf16.x != nullptr ||
+               job.x.int8.groups * kGroup == job.weight->cols(),
            std::to_string(job.x.int8.groups) + " groups of activations for " +
                std::to_string(job.weight->cols()) + " inputs");
 }
@@ -170,6 +178,8 @@ void RunBatch(const Stream& stream, std::span<const MatMulJob> jobs) {
 }
 
 }  // namespace
+
+bool MultipliesBf16(Isa isa) { return KernelsFor(isa).matmul_bf16 != nullptr; }
 
 void MatMul(const Stream& stream, std::span<const MatMulJob> jobs) {
   while (!jobs.empty()) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x Wᵀ for rows of activations and packed weights.
 //
-// Arithmetic, the same for every ISA, so that results are equal bit for bit between them and do not
-// depend on T, on which rows share a call, or on threads:
+// Arithmetic, the same for every ISA that has a form, so that results are equal bit for bit between
+// them and do not depend on T, on which rows share a call, or on threads:
 //
 //  f32 activations: w is decoded to float32 exactly as quant::DecodeRow does; two accumulators an
 //  output, for even and odd k: acc = fma(x[k], w[k], acc) for ascending k; y = even + odd.
@@ -18,6 +18,11 @@
 //   - kU4H: acc = fma(float(Σ qa), (d sc) a, acc), first half of 16, then second; then
 //     acc = fma(-(dmin mn), a float(Σ a), acc), the same.
 //  d sc and dmin mn are exact in float32; a product with a rounds once to float32.
+//
+//  bf16 activations (kBF16, and only on kAvx512Bf16): a single accumulator; for ascending pairs of
+//  inputs k, k + 1, a missing last one being zero, acc = fma(x[k + 1], w[k + 1], acc), then
+//  acc = fma(x[k], w[k], acc), each rounded to the nearest float32, ties to even. Operands and sums
+//  below the normal numbers become zero of their sign. That is vdpbf16ps, whatever MXCSR says.
 #pragma once
 
 #include <cstdint>
@@ -37,12 +42,23 @@ struct QuantizedRows {
   int64_t groups = 0;              ///< ceil(K / 32)
 };
 
-/// Activations of a matmul: exactly one of the two forms. f32 is required for the plain formats.
+/// T rows of K activations rounded to bfloat16.
+struct Bf16Rows {
+  const uint16_t* x = nullptr;  ///< [T, K], row stride `stride`
+  int64_t stride = 0;           ///< even; odd K is followed by a zero
+};
+
+/// Activations of a matmul: exactly one of the forms. The plain formats take f32, and kBF16 also
+/// bf16 where MultipliesBf16.
 struct Activations {
   const float* f32 = nullptr;  ///< [T, K], row stride `stride`
   int64_t stride = 0;
   QuantizedRows int8;
+  Bf16Rows bf16;
 };
+
+/// Whether `isa` has products of kBF16 weights with bf16 activations.
+bool MultipliesBf16(Isa isa);
 
 /// One product. Output row i of T comes from activation row row_index[i] (or i where row_index is
 /// null).
@@ -74,5 +90,11 @@ struct QuantizedBuffers {
 };
 void QuantizeRows(const Stream& stream, const float* x, int64_t stride, int64_t num_rows, int64_t k,
                   const QuantizedBuffers& out);
+
+/// Rounds x [T, K] (row stride `stride`) to the nearest bfloat16, ties to even, into `out`, whose
+/// row stride is even; what is below the normal numbers becomes zero. A zero follows odd K.
+/// Requires MultipliesBf16(stream.isa()).
+void RoundRows(const Stream& stream, const float* x, int64_t stride, int64_t num_rows, int64_t k,
+               uint16_t* out, int64_t out_stride);
 
 }  // namespace halfmoon::kernels

@@ -67,7 +67,7 @@ MachineLimits MeasureLimits(const Stream& stream, const ProbeOptions& options) {
   MachineLimits limits;
   limits.int8_ops_per_s = BestComputeRate(stream, options.repeats, stream.table().probe_int8);
   limits.f32_flops_per_s = BestComputeRate(stream, options.repeats, stream.table().probe_f32);
-  if (stream.table().probe_bf16 != nullptr && CpuHasBf16Products()) {
+  if (stream.table().probe_bf16 != nullptr) {
     limits.bf16_flops_per_s = BestComputeRate(stream, options.repeats, stream.table().probe_bf16);
   }
   limits.read_bytes_per_s = BestReadRate(stream, options);

@@ -13,7 +13,7 @@ struct MachineLimits {
   double read_bytes_per_s = 0;  ///< all threads reading memory, several streams each
   double int8_ops_per_s = 0;    ///< multiplies and adds of int8 products summed in int32
   double f32_flops_per_s = 0;   ///< multiplies and adds of fused multiply-add
-  double bf16_flops_per_s = 0;  ///< the same of bfloat16 summed in float32; 0: CPU or ISA lacks it
+  double bf16_flops_per_s = 0;  ///< the same of bfloat16 summed in float32; 0: the ISA has none
 };
 
 struct ProbeOptions {

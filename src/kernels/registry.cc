@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/dotprod.h"
 #include "kernels/cpu/generic.h"
 #include "kernels/cpu/neon.h"
@@ -14,7 +15,9 @@ namespace {
 constexpr KernelTable kGenericTable = {
     .matmul_f32 = &generic::kMatMulF32,
     .matmul_int8 = &generic::kMatMulInt8,
+    .matmul_bf16 = nullptr,
     .quantize_row = generic::QuantizeRow,
+    .round_row = nullptr,
     .rms_norm = generic::RmsNorm,
     .add = generic::Add,
     .silu_mul = generic::SiluMul,
@@ -40,7 +43,9 @@ constexpr KernelTable kGenericTable = {
 constexpr KernelTable kAvx2Table = {
     .matmul_f32 = &avx2::kMatMulF32,
     .matmul_int8 = &avx2::kMatMulInt8,
+    .matmul_bf16 = nullptr,
     .quantize_row = avx2::QuantizeRow,
+    .round_row = nullptr,
     .rms_norm = avx2::RmsNorm,
     .add = avx2::Add,
     .silu_mul = avx2::SiluMul,
@@ -65,7 +70,9 @@ constexpr KernelTable kAvx2Table = {
 constexpr KernelTable kAvx512Table = {
     .matmul_f32 = &avx512::kMatMulF32,
     .matmul_int8 = &avx512::kMatMulInt8,
+    .matmul_bf16 = nullptr,
     .quantize_row = avx512::QuantizeRow,
+    .round_row = nullptr,
     .rms_norm = avx512::RmsNorm,
     .add = avx512::Add,
     .silu_mul = avx512::SiluMul,
@@ -83,16 +90,26 @@ constexpr KernelTable kAvx512Table = {
     .index_scores = avx512::IndexScores,
     .probe_int8 = avx512::ProbeInt8,
     .probe_f32 = avx512::ProbeF32,
-    .probe_bf16 = avx512::ProbeBf16,
+    .probe_bf16 = nullptr,
     .probe_read = avx512::ProbeRead,
 };
+
+constexpr KernelTable kAvx512Bf16Table = [] {
+  KernelTable table = kAvx512Table;
+  table.matmul_bf16 = avx512bf16::MatMulBf16;
+  table.round_row = avx512bf16::RoundRow;
+  table.probe_bf16 = avx512bf16::ProbeBf16;
+  return table;
+}();
 #endif
 
 #ifdef HALFMOON_ARM
 constexpr KernelTable kNeonTable = {
     .matmul_f32 = &neon::kMatMulF32,
     .matmul_int8 = &neon::kMatMulInt8,
+    .matmul_bf16 = nullptr,
     .quantize_row = neon::QuantizeRow,
+    .round_row = nullptr,
     .rms_norm = neon::RmsNorm,
     .add = neon::Add,
     .silu_mul = neon::SiluMul,
@@ -133,6 +150,8 @@ const KernelTable& KernelsFor(Isa isa) {
       return kAvx2Table;
     case Isa::kAvx512:
       return kAvx512Table;
+    case Isa::kAvx512Bf16:
+      return kAvx512Bf16Table;
 #endif
 #ifdef HALFMOON_ARM
     case Isa::kNeon:

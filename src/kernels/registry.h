@@ -13,7 +13,8 @@
 
 namespace halfmoon::kernels {
 
-/// A MatMulJob for kernels. The f32 ops read x, the int8 ops q, scale and sum16 (matmul.h).
+/// A MatMulJob for kernels. The f32 ops read x, the int8 ops q, scale and sum16, the bf16 op bf16
+/// (matmul.h).
 struct MatMulArgs {
   const std::byte* tiles = nullptr;
   size_t tile_bytes = 0;
@@ -27,6 +28,8 @@ struct MatMulArgs {
   const float* scale = nullptr;
   const int32_t* sum16 = nullptr;
   int64_t groups = 0;
+  const uint16_t* bf16 = nullptr;
+  int64_t bf16_stride = 0;
   const int32_t* row_index = nullptr;  ///< null: row i is row_begin + i
   int64_t row_begin = 0;
   int64_t num_rows = 0;
@@ -176,7 +179,9 @@ struct IndexScoreArgs {
 struct KernelTable {
   const MatMulTable* matmul_f32;
   const MatMulTable* matmul_int8;  ///< null entries for the plain formats
+  MatMulTilesFn matmul_bf16;       ///< of kBF16 weights; null where the ISA has none
   void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum16);
+  void (*round_row)(const float* x, int64_t k, uint16_t* out);  ///< null as matmul_bf16 is
   void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* out);
   void (*add)(float* x, const float* y, int64_t n);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);

@@ -19,6 +19,12 @@ void QuantizeRows(const Stream& stream, const float* x, int64_t stride, int64_t 
   });
 }
 
+void RoundRows(const Stream& stream, const float* x, int64_t stride, int64_t num_rows, int64_t k,
+               uint16_t* out, int64_t out_stride) {
+  ForRows(stream, num_rows, k,
+          [&](int64_t i) { stream.table().round_row(x + i * stride, k, out + i * out_stride); });
+}
+
 void RmsNorm(const Stream& stream, const Rows& x, const float* w, int64_t n, float eps,
              const Rows& out) {
   ForRows(stream, x.count, n,

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/workspace.h"
+
 namespace halfmoon::model {
 namespace {
 
@@ -94,14 +96,23 @@ AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLa
 }
 
 Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
-                  const ExpertCatalog* on_disk, Activation activation) {
+                  const ExpertCatalog* on_disk, Activation activation, kernels::Isa isa) {
   Cost cost;
   const double expert_share =
       model.has_moe() ? static_cast<double>(model.moe.top_k) / model.moe.num_experts : 0.0;
   ForEachMatrix(weights, on_disk, expert_share, [&](const MatrixSize& matrix, double share) {
     const double ops = 2.0 * matrix.weights * share;
-    const bool int8 = activation == Activation::kInt8 && kernels::IsIntegerFormat(matrix.format);
-    (int8 ? cost.int8_ops : cost.f32_flops) += ops;
+    switch (FormFor(activation, matrix.format, isa)) {
+      case ActivationForm::kF32:
+        cost.f32_flops += ops;
+        break;
+      case ActivationForm::kInt8:
+        cost.int8_ops += ops;
+        break;
+      case ActivationForm::kBf16:
+        cost.bf16_flops += ops;
+        break;
+    }
   });
   return cost;
 }

@@ -11,7 +11,7 @@ namespace halfmoon::model {
 
 /// See Model::CostPerToken. on_disk: experts that are not among `weights`; nullptr: none.
 Cost CostPerToken(const ModelDescription& model, const ModelWeights& weights,
-                  const ExpertCatalog* on_disk, Activation activation);
+                  const ExpertCatalog* on_disk, Activation activation, kernels::Isa isa);
 
 /// See Model::WeightBytesPerStep.
 double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& weights,

@@ -28,8 +28,9 @@ namespace halfmoon::model {
 enum class Activation {
   kF32,   ///< everything in float32, KV included where no other type is asked for: what parity is
           ///< judged with
-  kInt8,  ///< int8 activations where weights are quantised, float32 elsewhere, KV in f16 where no
-          ///< other type is asked for: the default
+  kInt8,  ///< int8 activations where weights are quantised, bfloat16 where they are bfloat16 and
+          ///< the ISA multiplies it, float32 elsewhere, KV in f16 where no other type is asked for:
+          ///< the default
 };
 
 /// Which form of latent attention (MLA) computes prompts. Both are the same function; sums run in
@@ -152,8 +153,9 @@ struct AttentionCost {
 
 /// What one token costs in matrix products, attention and norms aside.
 struct Cost {
-  double int8_ops = 0.0;   ///< multiplies and adds on integer weights with int8 activations
-  double f32_flops = 0.0;  ///< multiplies and adds in float32
+  double int8_ops = 0.0;    ///< multiplies and adds on integer weights with int8 activations
+  double f32_flops = 0.0;   ///< multiplies and adds in float32
+  double bf16_flops = 0.0;  ///< multiplies and adds of bfloat16
 };
 
 /// Loaded weights and the buffers of a step. Forward is called by one thread at a time (the engine

@@ -335,7 +335,7 @@ ExpertStats Model::expert_stats() const {
 
 Cost Model::CostPerToken() const {
   return model::CostPerToken(impl_->description, impl_->weights, impl_->on_disk(),
-                             impl_->options.activation);
+                             impl_->options.activation, impl_->stream.isa());
 }
 double Model::WeightBytesPerStep(int tokens) const {
   return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);

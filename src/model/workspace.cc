@@ -11,6 +11,10 @@ constexpr int64_t kFloatsPerLine = 16;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// From one bfloat16 row to the next: rows of a power of two would all compete for the same lines of
+// L1.
+int64_t Bf16Stride(int64_t k) { return RoundUp(k, kernels::kGroup) + kernels::kGroup; }
+
 size_t FloatBytes(int64_t rows, int64_t width) {
   return static_cast<size_t>(rows) * static_cast<size_t>(width) * sizeof(float);
 }
@@ -27,12 +31,23 @@ kernels::Rows RowBuffer::rows(int64_t count) const {
   return kernels::Rows{.data = data_.as<float>(), .count = count, .stride = stride_};
 }
 
-ActivationBuffer::ActivationBuffer(int64_t max_rows, int64_t max_width)
+ActivationForm FormFor(Activation activation, kernels::WeightFormat format, kernels::Isa isa) {
+  if (activation == Activation::kF32) return ActivationForm::kF32;
+  if (kernels::IsIntegerFormat(format)) return ActivationForm::kInt8;
+  const bool bf16 = format == kernels::WeightFormat::kBF16 && kernels::MultipliesBf16(isa);
+  return bf16 ? ActivationForm::kBf16 : ActivationForm::kF32;
+}
+
+ActivationBuffer::ActivationBuffer(int64_t max_rows, int64_t max_width, kernels::Isa isa)
     : max_rows_(max_rows), max_width_(RoundUp(max_width, kernels::kGroup)) {
   const int64_t groups = max_width_ / kernels::kGroup;
   q_ = tensor::AlignedBuffer(static_cast<size_t>(max_rows_ * max_width_));
   scale_ = tensor::AlignedBuffer(FloatBytes(max_rows_, groups));
   sum16_ = tensor::AlignedBuffer(FloatBytes(max_rows_, 2 * groups));
+  if (kernels::MultipliesBf16(isa)) {
+    bf16_ = tensor::AlignedBuffer(static_cast<size_t>(max_rows_ * Bf16Stride(max_width_)) *
+                                  sizeof(uint16_t));
+  }
 }
 
 void ActivationBuffer::Set(const kernels::Stream& stream, const kernels::Rows& x, int64_t k,
@@ -42,6 +57,26 @@ void ActivationBuffer::Set(const kernels::Stream& stream, const kernels::Rows& x
   k_ = k;
   activation_ = activation;
   quantised_ = false;
+  rounded_ = false;
+}
+
+void ActivationBuffer::Quantise() {
+  if (quantised_) return;
+  HM_CHECK(x_.count <= max_rows_);
+  HM_CHECK(k_ <= max_width_);
+  kernels::QuantizeRows(
+      *stream_, x_.data, x_.stride, x_.count, k_,
+      {.q = q_.as<int8_t>(), .scale = scale_.as<float>(), .sum16 = sum16_.as<int32_t>()});
+  quantised_ = true;
+}
+
+void ActivationBuffer::Round() {
+  if (rounded_) return;
+  HM_CHECK(x_.count <= max_rows_);
+  HM_CHECK(k_ <= max_width_);
+  kernels::RoundRows(*stream_, x_.data, x_.stride, x_.count, k_, bf16_.as<uint16_t>(),
+                     Bf16Stride(k_));
+  rounded_ = true;
 }
 
 kernels::MatMulJob ActivationBuffer::Job(const kernels::PackedMatrix& weight,
@@ -51,24 +86,27 @@ kernels::MatMulJob ActivationBuffer::Job(const kernels::PackedMatrix& weight,
   job.num_rows = y.count;
   job.y = y.data;
   job.y_stride = y.stride;
-  if (activation_ == Activation::kF32 || !kernels::IsIntegerFormat(weight.format())) {
-    job.x.f32 = x_.row(first_row);
-    job.x.stride = x_.stride;
-    return job;
+  switch (FormFor(activation_, weight.format(), stream_->isa())) {
+    case ActivationForm::kF32:
+      job.x.f32 = x_.row(first_row);
+      job.x.stride = x_.stride;
+      break;
+    case ActivationForm::kInt8: {
+      Quantise();
+      const int64_t groups = RoundUp(k_, kernels::kGroup) / kernels::kGroup;
+      job.x.int8 = {.q = q_.as<int8_t>() + first_row * groups * kernels::kGroup,
+                    .scale = scale_.as<float>() + first_row * groups,
+                    .sum16 = sum16_.as<int32_t>() + first_row * 2 * groups,
+                    .groups = groups};
+      break;
+    }
+    case ActivationForm::kBf16: {
+      Round();
+      const int64_t stride = Bf16Stride(k_);
+      job.x.bf16 = {.x = bf16_.as<uint16_t>() + first_row * stride, .stride = stride};
+      break;
+    }
   }
-  if (!quantised_) {
-    HM_CHECK(x_.count <= max_rows_);
-    HM_CHECK(k_ <= max_width_);
-    kernels::QuantizeRows(
-        *stream_, x_.data, x_.stride, x_.count, k_,
-        {.q = q_.as<int8_t>(), .scale = scale_.as<float>(), .sum16 = sum16_.as<int32_t>()});
-    quantised_ = true;
-  }
-  const int64_t groups = RoundUp(k_, kernels::kGroup) / kernels::kGroup;
-  job.x.int8 = {.q = q_.as<int8_t>() + first_row * groups * kernels::kGroup,
-                .scale = scale_.as<float>() + first_row * groups,
-                .sum16 = sum16_.as<int32_t>() + first_row * 2 * groups,
-                .groups = groups};
   return job;
 }
 
@@ -176,7 +214,7 @@ Workspace::Workspace(const ModelDescription& model, const kernels::KvLayout& lay
   ffn_up = RowBuffer(ffn_rows, ffn_width);
   const int64_t wide = std::max({model.num_mtp_layers > 0 ? 2 * h : h, attended_dim, dense_dim,
                                  int64_t{model.moe.shared_dim}, int64_t{attention.mla.q_rank}});
-  activations = ActivationBuffer(std::max(t, choices), std::max(wide, expert_dim));
+  activations = ActivationBuffer(std::max(t, choices), std::max(wide, expert_dim), options.isa);
   const int64_t angles = t * (attention.rope.rotary_dim / 2);
   cos = tensor::AlignedBuffer(FloatBytes(angles, 1));
   sin = tensor::AlignedBuffer(FloatBytes(angles, 1));

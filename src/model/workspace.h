@@ -31,13 +31,20 @@ class RowBuffer {
   int64_t stride_ = 0;
 };
 
-/// The input of the matmuls at hand, in the forms they take: float rows, and int8 rows, made when
-/// the first job asks for them.
+/// The forms of activations that products take.
+enum class ActivationForm { kF32, kInt8, kBf16 };
+
+/// Which one products with weights of `format` take.
+ActivationForm FormFor(Activation activation, kernels::WeightFormat format, kernels::Isa isa);
+
+/// The input of the matmuls at hand, in the forms they take: float rows, and int8 and bfloat16
+/// rows, each made when the first job asks for them.
 class ActivationBuffer {
  public:
   ActivationBuffer() = default;
-  /// int8 room for max_rows rows of up to max_width values.
-  ActivationBuffer(int64_t max_rows, int64_t max_width);
+  /// int8 room, and bfloat16 room where `isa` multiplies those, for max_rows rows of up to
+  /// max_width values.
+  ActivationBuffer(int64_t max_rows, int64_t max_width, kernels::Isa isa);
 
   /// Makes `x` (k wide) the current activations; x stays as it is until the jobs made from it have
   /// run.
@@ -52,7 +59,10 @@ class ActivationBuffer {
                                const int32_t* row_index);
 
  private:
-  tensor::AlignedBuffer q_, scale_, sum16_;
+  void Quantise();
+  void Round();
+
+  tensor::AlignedBuffer q_, scale_, sum16_, bf16_;
   int64_t max_rows_ = 0;
   int64_t max_width_ = 0;
   const kernels::Stream* stream_ = nullptr;  // of the current step
@@ -60,6 +70,7 @@ class ActivationBuffer {
   int64_t k_ = 0;
   Activation activation_ = Activation::kF32;
   bool quantised_ = false;
+  bool rounded_ = false;
 };
 
 /// How the attention kernel sees `attention`: latent heads share rows of c + dr values.

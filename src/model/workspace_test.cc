@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bytes a token takes in KV pages, for published models, against the formulas and examples of
-// docs/formats/kv_page.md.
+// docs/formats/kv_page.md; which activations a product takes.
 #include "model/workspace.h"
 
 #include <gtest/gtest.h>
@@ -115,6 +115,22 @@ TEST(LayoutOf, Latent_OffsetsAreThoseOfTheDocument) {
       model.num_layers());
   EXPECT_EQ(int8.index_offset(0), 32u * (576u + 2u * 18u));
   EXPECT_EQ(int8.k_offset(1, 0), 32u * (576u + 2u * 18u + 128u + 2u * 4u));
+}
+
+TEST(FormFor, Bfloat16_OnlyWithSuchWeightsOnAnIsaThatHasIt) {
+  using kernels::WeightFormat;
+  for (const kernels::Isa isa : kernels::AvailableIsas()) {
+    for (size_t i = 0; i < kernels::kNumWeightFormats; ++i) {
+      const auto format = static_cast<WeightFormat>(i);
+      EXPECT_EQ(FormFor(Activation::kF32, format, isa), ActivationForm::kF32);
+      const bool bf16 = format == WeightFormat::kBF16 && isa == kernels::Isa::kAvx512Bf16;
+      const ActivationForm expected = kernels::IsIntegerFormat(format) ? ActivationForm::kInt8
+                                      : bf16                           ? ActivationForm::kBf16
+                                                                       : ActivationForm::kF32;
+      EXPECT_EQ(FormFor(Activation::kInt8, format, isa), expected)
+          << kernels::WeightFormatName(format) << " " << kernels::IsaName(isa);
+    }
+  }
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "golden/golden_checks.h"
 #include "golden/golden_data.h"
+#include "kernels/matmul.h"
 #include "model/contiguous_kv.h"
 #include "tensor/tensor.h"
 
@@ -21,16 +22,18 @@ namespace {
 
 constexpr int kBatch = 16;
 
-/// f32: weights as stored. int8: weights rounded to Q4_1, activations to int8, KV to f16 or what is
-/// given.
-using Case =
-    std::tuple<std::string, kernels::Isa, model::Activation, std::optional<kernels::KvType>>;
+/// How a model is computed. kF32: everything in float32. kStored: as the product does unless told
+/// otherwise, weights as stored, bfloat16 most of them. kQ4_1: the same with weights rounded to
+/// Q4_1, so activations to int8; KV in f16 or what is given.
+enum class Precision { kF32, kStored, kQ4_1 };
+
+using Case = std::tuple<std::string, kernels::Isa, Precision, std::optional<kernels::KvType>>;
 
 class Determinism : public testing::TestWithParam<Case> {
  protected:
   Determinism() : variant(std::get<0>(GetParam())) {
     checkpoint = OpenVariant(variant);
-    if (activation() == model::Activation::kInt8) {
+    if (std::get<2>(GetParam()) == Precision::kQ4_1) {
       checkpoint = Quantise(checkpoint, tensor::DType::kQ4_1);
     }
     prompt = variant.Read("p" + std::to_string(variant.num_prompts() - 1) + ".input_ids").ids;
@@ -38,7 +41,10 @@ class Determinism : public testing::TestWithParam<Case> {
     if (std::get<1>(GetParam()) == kernels::Isa::kGeneric) prompt.resize(96);
   }
 
-  model::Activation activation() const { return std::get<2>(GetParam()); }
+  model::Activation activation() const {
+    return std::get<2>(GetParam()) == Precision::kF32 ? model::Activation::kF32
+                                                      : model::Activation::kInt8;
+  }
   LoadedModel LoadWith(int threads) const {
     return Load(checkpoint, {.activation = activation(),
                              .isa = std::get<1>(GetParam()),
@@ -156,10 +162,12 @@ TEST_P(Determinism, Logits_PrefixFromOtherSequencesPages_SameBits) {
 }
 
 std::string CaseName(const testing::TestParamInfo<Case>& info) {
-  const bool f32 = std::get<2>(info.param) == model::Activation::kF32;
+  const Precision precision = std::get<2>(info.param);
   std::string name = std::get<0>(info.param) + "_" +
                      std::string(kernels::IsaName(std::get<1>(info.param))) +
-                     (f32 ? "_f32" : "_int8");
+                     (precision == Precision::kF32      ? "_f32"
+                      : precision == Precision::kStored ? "_stored"
+                                                        : "_int8");
   if (const auto type = std::get<3>(info.param)) {
     name += "_kv_" + std::string(kernels::KvTypeName(*type));
   }
@@ -182,11 +190,15 @@ std::vector<Case> Cases() {
       const bool first = family != last_family;
       if (isa == kernels::Isa::kGeneric && !first) continue;
       last_family = family;
-      for (const auto activation : {model::Activation::kF32, model::Activation::kInt8}) {
-        cases.emplace_back(name, isa, activation, std::nullopt);
+      for (const Precision precision : {Precision::kF32, Precision::kQ4_1}) {
+        cases.emplace_back(name, isa, precision, std::nullopt);
+      }
+      // Elsewhere weights as stored take the kernels of kF32.
+      if (kernels::MultipliesBf16(isa)) {
+        cases.emplace_back(name, isa, Precision::kStored, std::nullopt);
       }
       if (first && std::ranges::find(kCachedInInt8, family) != std::end(kCachedInInt8)) {
-        cases.emplace_back(name, isa, model::Activation::kInt8, kernels::KvType::kQ8_0);
+        cases.emplace_back(name, isa, Precision::kQ4_1, kernels::KvType::kQ8_0);
       }
     }
   }

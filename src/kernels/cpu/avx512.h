@@ -29,7 +29,6 @@ void StageHeads(const StageHeadsArgs& args);
 void StageLatent(const StageLatentArgs& args);
 void IndexScores(const IndexScoreArgs& args);
 int64_t ProbeInt8(int64_t iterations, int32_t* result);
-int64_t ProbeBf16(int64_t iterations, int32_t* result);  ///< requires CpuHasBf16Products()
 int64_t ProbeF32(int64_t iterations, int32_t* result);
 int32_t ProbeRead(const std::byte* memory, size_t size_bytes);
 

@@ -22,29 +22,6 @@ int64_t ProbeInt8(int64_t iterations, int32_t* result) {
   return iterations * kChains * 128;
 }
 
-// The instruction is beyond what this file is compiled for, so the function asks for it; a lambda
-// would not inherit that, hence plain loops.
-__attribute__((target("avx512bf16"))) int64_t ProbeBf16(int64_t iterations, int32_t* result) {
-  constexpr int kChains = 16;
-  __m512 sums[kChains];
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
-  const __m512i ones = _mm512_set1_epi16(0x3f80);  // 1.0 as bfloat16
-  const __m512i small = _mm512_set1_epi16(static_cast<int16_t>(0x3c00 + (iterations & 3)));
-  for (int64_t n = 0; n < iterations; ++n) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) {
-      sums[i] = _mm512_dpbf16_ps(sums[i], __builtin_bit_cast(__m512bh, ones),
-                                 __builtin_bit_cast(__m512bh, small));
-    }
-  }
-  __m512 total = _mm512_setzero_ps();
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) total = _mm512_add_ps(total, sums[i]);
-  *result = static_cast<int32_t>(_mm512_reduce_add_ps(total));
-  return iterations * kChains * 64;
-}
-
 int64_t ProbeF32(int64_t iterations, int32_t* result) {
   return impl::ProbeF32<Vec, 16>(iterations, result);
 }
