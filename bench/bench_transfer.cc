@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies between two processes against raw copies on the same path, one JSON line a case:
 //   bench_transfer [--bytes 268435456] [--runs 7] [--slices 262144,1048576] [--connections 1,4]
-//                  [--shm-slices 8388608] [--veth] [--commit NAME]
+//                  [--shm-slices 8388608] [--ucx-slices 8388608] [--veth] [--commit NAME]
 //
 // "raw" is what a program without any of our code reaches: for TCP one thread that sends from
-// memory and one that receives into memory, over one connection; for shared memory one memcpy out
-// of a mapped file. Raw copies and ours take turns, so that what else the machine does meets both.
+// memory and one that receives into memory, over one connection; for shared memory and for UCX,
+// which copies out of the other process within a host, one memcpy out of a mapped file. Raw copies
+// and ours take turns, so that what else the machine does meets both.
 // --veth puts the owner into a network namespace of its own behind a pair of virtual interfaces
 // (as root, with the ip program).
 #include <fcntl.h>
@@ -51,6 +52,7 @@ struct Options {
   int runs = 7;
   std::vector<uint32_t> tcp_slices = {64 << 10, 256 << 10, 1 << 20};
   std::vector<uint32_t> shm_slices = {1 << 20, 8 << 20};
+  std::vector<uint32_t> ucx_slices = {1 << 20, 8 << 20};
   std::vector<int> connections = {1, 4};
   bool veth = false;
   std::string commit = "unknown";
@@ -125,6 +127,7 @@ int OwnerMain(const Options& options, uint32_t slice_bytes, std::string_view pat
   Memory memory(options.bytes);
   transfer::TransferOptions start = {.host = host, .token = "bench", .slice_bytes = slice_bytes};
   start.allow_shared_memory = path == "shm";
+  start.allow_ucx = path == "ucx";
   auto engine = Get(transfer::StartTransfer(start));
   auto segment = Get(engine->Register(memory.bytes, {.memory_file = memory.file.get()}));
   const FileDescriptor listener = Get(transfer::ListenTcp(Get(transfer::LookUp(host, 0))));
@@ -204,6 +207,8 @@ void RunCase(const Options& options, const Case& one) {
   std::vector<std::byte> target(options.bytes, std::byte{1});
   auto engine = Get(transfer::StartTransfer({.token = "bench",
                                              .allow_shared_memory = one.path == "shm",
+                                             .allow_tcp = one.path == "tcp",
+                                             .allow_ucx = one.path == "ucx",
                                              .connections_per_peer = one.connections,
                                              .slice_bytes = std::min(one.slice_bytes, 8U << 20),
                                              .shared_memory_slice_bytes = one.slice_bytes}));
@@ -212,7 +217,8 @@ void RunCase(const Options& options, const Case& one) {
   pollfd connected = {.fd = raw.get(), .events = POLLOUT};
   ::poll(&connected, 1, 10'000);
   // The raw copy of shared memory is out of a file of this process: mapped a second time, as ours.
-  const Memory source(one.path == "shm" ? options.bytes : 4096);
+  const bool mapped = one.path != "tcp";
+  const Memory source(mapped ? options.bytes : 4096);
   if (fcntl(source.file.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) Fail("seal");
   const auto mapping = Get(transfer::SharedMapping::Map(source.file, 0, source.bytes.size()));
   auto ours = [&] {
@@ -223,7 +229,7 @@ void RunCase(const Options& options, const Case& one) {
     if (!status.ok()) Fail(status.error().message());
   };
   auto raw_copy = [&] {
-    if (one.path == "shm") {
+    if (mapped) {
       std::memcpy(target.data(), mapping->bytes().data(), target.size());
       return;
     }
@@ -253,6 +259,8 @@ int main(int argc, char** argv) {
   app.add_option("--slices", options.tcp_slices, "Slice sizes over TCP")->delimiter(',');
   app.add_option("--shm-slices", options.shm_slices, "Slice sizes over shared memory; 0: none")
       ->delimiter(',');
+  app.add_option("--ucx-slices", options.ucx_slices, "Slice sizes over UCX; 0: none")
+      ->delimiter(',');
   app.add_option("--connections", options.connections, "Connections to a peer")->delimiter(',');
   app.add_flag("--veth", options.veth, "TCP through virtual interfaces instead of loopback");
   app.add_option("--commit", options.commit, "Name of the commit, for the output");
@@ -266,6 +274,11 @@ int main(int argc, char** argv) {
   }
   for (const uint32_t slice : options.shm_slices) {
     if (slice > 0 && !options.veth) RunCase(options, {.path = "shm", .slice_bytes = slice});
+  }
+  const bool has_ucx = !transfer::DescribeUcx().starts_with("none");
+  for (const uint32_t slice : options.ucx_slices) {
+    if (slice > 0 && has_ucx && !options.veth)
+      RunCase(options, {.path = "ucx", .slice_bytes = slice});
   }
   return 0;
 }
