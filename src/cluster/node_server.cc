@@ -203,10 +203,7 @@ class NodeServerImpl final : public NodeServer {
     Result<std::unique_ptr<Sequence>> sequence =
         engine_->Submit(std::move(message.request), std::move(source));
     if (!sequence.ok()) {
-      Send(peer->channel, MessageType::kEvents,
-           Events{
-               .call = id,
-               .events = {FinishEvent{.reason = FinishReason::kError, .error = sequence.error()}}});
+      SendFailure(peer->channel, id, sequence.error());
       return {};
     }
     Call& call = peer->calls[id];
@@ -256,8 +253,40 @@ class NodeServerImpl final : public NodeServer {
       finished = std::holds_alternative<FinishEvent>(*event);
       batch.events.push_back(std::move(*event));
     }
-    if (!batch.events.empty()) Send(peer->channel, MessageType::kEvents, batch);
+    if (!batch.events.empty() && !SendBatch(peer->channel, batch)) finished = true;
     if (finished) EndCall(peer, id);
+  }
+
+  // In as many messages as their size asks for. False where one event alone is too long for any:
+  // then the request has failed.
+  bool SendBatch(const std::shared_ptr<net::Channel>& to, const Events& batch) {
+    const size_t limit = options_.channel.max_message_bytes;
+    std::string payload = Encode(batch);
+    if (payload.size() <= limit) {
+      (void)to->Send(static_cast<uint16_t>(MessageType::kEvents), std::move(payload));
+      return true;
+    }
+    for (const Event& event : batch.events) {
+      payload = Encode(Events{.call = batch.call, .events = {event}});
+      if (payload.size() > limit) {
+        SendFailure(to, batch.call,
+                    Error(ErrorCode::kInvalidArgument,
+                          "the logprobs of the prompt take " + std::to_string(payload.size()) +
+                              " bytes, and " + std::to_string(limit) +
+                              " go from a node to the conductor: ask for fewer, or for a shorter "
+                              "prompt"));
+        return false;
+      }
+      (void)to->Send(static_cast<uint16_t>(MessageType::kEvents), std::move(payload));
+    }
+    return true;
+  }
+
+  static void SendFailure(const std::shared_ptr<net::Channel>& to, CallId call,
+                          const Error& error) {
+    Send(to, MessageType::kEvents,
+         Events{.call = call,
+                .events = {FinishEvent{.reason = FinishReason::kError, .error = error}}});
   }
 
   Status TakeExport(Peer* peer, const std::string& payload) {

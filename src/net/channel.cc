@@ -118,13 +118,13 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
 
   /// Any thread.
   bool Send(uint16_t type, std::string payload) override {
-    HM_CHECK(payload.size() <= shared_->options.max_message_bytes,
-             std::to_string(payload.size()) + " bytes in a message");
     HM_CHECK(type != kSignOfLife, "a reserved type");
+    const ChannelOptions& options = shared_->options;
+    const bool fits = payload.size() <= options.max_message_bytes;
     {
       std::lock_guard lock(mutex_);
       if (closing_) return false;
-      if (queued_bytes_ + payload.size() + kHeaderBytes <= shared_->options.max_queued_bytes) {
+      if (fits && queued_bytes_ + payload.size() + kHeaderBytes <= options.max_queued_bytes) {
         queued_bytes_ += payload.size() + kHeaderBytes;
         queue_.push_back({.type = type, .payload = std::move(payload)});
         if (std::exchange(write_posted_, true)) return true;
@@ -133,9 +133,12 @@ class ChannelImpl final : public Channel, public std::enable_shared_from_this<Ch
       }
       closing_ = true;
     }
-    EndLater(Error(ErrorCode::kUnavailable, peer_ + " does not keep up: " +
-                                                std::to_string(shared_->options.max_queued_bytes) +
-                                                " bytes wait for it"));
+    EndLater(fits ? Error(ErrorCode::kUnavailable,
+                          peer_ + " does not keep up: " + std::to_string(options.max_queued_bytes) +
+                              " bytes wait for it")
+                  : Error(ErrorCode::kResourceExhausted,
+                          "a message of " + std::to_string(payload.size()) + " bytes to " + peer_ +
+                              ": it may have " + std::to_string(options.max_message_bytes)));
     return false;
   }
 
