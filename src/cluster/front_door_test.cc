@@ -110,6 +110,14 @@ class FakeEngine final : public EngineHandle {
     if (request.resumed_tokens >= request.max_tokens) {
       return Error(ErrorCode::kInvalidArgument, "nothing is left to generate");
     }
+    if (request.grammar.has_value()) {
+      ++compiling;
+      const bool opened = Eventually([&] { return compiler_open.load(); });
+      --compiling;
+      if (!opened || request.grammar->source == "wrong") {
+        return Error(ErrorCode::kInvalidArgument, "no such grammar");
+      }
+    }
     return std::unique_ptr<Sequence>(std::make_unique<Made>(this, std::move(request)));
   }
   Result<std::unique_ptr<ExportSequence>> StartExport(
@@ -133,6 +141,8 @@ class FakeEngine final : public EngineHandle {
     return sequences_.size();
   }
   std::atomic<int> exports{0};
+  std::atomic<int> compiling{0};  // grammars, until:
+  std::atomic<bool> compiler_open{false};
 
  private:
   void Run() {
@@ -315,6 +325,56 @@ TEST_F(FrontDoorTest, PromptLogprobsBeyondAMessage_FailThatRequestAlone) {
   ASSERT_TRUE(next.ok());
   EXPECT_EQ(Read(next->get()).first, Expected(Ask(2, 5)));
   EXPECT_EQ(door_->Describe().moved, 0u);
+}
+
+TEST_F(FrontDoorTest, SlowGrammar_HoldsUpNeitherTheNodeNorOthers) {
+  Open();
+  const auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest slow = Ask(1, 5);
+  slow.grammar = GrammarSpec{.source = "slow"};
+  Result<std::unique_ptr<Sequence>> compiled = door_->Submit(slow);
+  ASSERT_TRUE(compiled.ok());
+  GenerateRequest wrong = Ask(2, 5);
+  wrong.grammar = GrammarSpec{.source = "wrong"};
+  Result<std::unique_ptr<Sequence>> refused = door_->Submit(wrong);
+  ASSERT_TRUE(refused.ok());
+  ASSERT_TRUE(Eventually([&] { return node->engine().compiling == 2; }));
+  {
+    // One that waits for a thread, and whose client does not wait for it.
+    Result<std::unique_ptr<Sequence>> dropped = door_->Submit(slow);
+    ASSERT_TRUE(dropped.ok());
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  Result<std::unique_ptr<Sequence>> plain = door_->Submit(Ask(3, 5));
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(Read(plain->get()).first, Expected(Ask(3, 5)));
+  EXPECT_EQ(node->engine().compiling, 2);
+  node->engine().compiler_open = true;
+  EXPECT_EQ(Read(compiled->get()).first, Expected(slow));
+  const FinishEvent finish = Read(refused->get()).second;
+  ASSERT_TRUE(finish.error.has_value());
+  EXPECT_EQ(finish.error->message(), "no such grammar");
+  EXPECT_TRUE(Eventually([&] { return node->engine().num_sequences() == 0; }));
+  EXPECT_TRUE(Eventually([&] { return door_->Describe().requests == 0; }));
+}
+
+TEST_F(FrontDoorTest, NodeThatGoesWhileItCompiles_LeavesNothing) {
+  Open(50'000);
+  auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest request = Ask(1, 5);
+  request.grammar = GrammarSpec{.source = "slow"};
+  Result<std::unique_ptr<Sequence>> sequence = door_->Submit(request);
+  ASSERT_TRUE(sequence.ok());
+  ASSERT_TRUE(Eventually([&] { return node->engine().compiling == 1; }));
+  std::thread opener([&engine = node->engine()] {
+    std::this_thread::sleep_for(milliseconds(50));
+    engine.compiler_open = true;
+  });
+  node.reset();
+  opener.join();
+  EXPECT_EQ(Read(sequence->get()).second.reason, FinishReason::kError);
 }
 
 TEST_F(FrontDoorTest, EventsBeyondAMessage_ComeInSeveral) {
