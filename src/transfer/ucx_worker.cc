@@ -352,9 +352,10 @@ Status LoadedUcx::Start() {
   bool copies = false;
   for (const std::string& name : found) {
     transports_ += (transports_.empty() ? "" : ", ") + name;
-    const bool messages = name == "posix" || name == "sysv" || name == "tcp";
-    copies = copies || !messages || std::getenv(kTransportsVariable) != nullptr;
-    by_hardware_ = by_hardware_ || !(messages || name == "cma" || name == "xpmem");
+    const bool rdma = name.starts_with("rc_") || name.starts_with("dc_") || name.starts_with("ud_");
+    by_hardware_ = by_hardware_ || rdma;
+    copies = copies || rdma || name == "cma" || name == "xpmem" || name == "knem" ||
+             std::getenv(kTransportsVariable) != nullptr;
   }
   if (copies) return {};
   return Error(ErrorCode::kUnsupported,
