@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies between two processes against raw copies on the same path, one JSON line a case:
 //   bench_transfer [--bytes 268435456] [--runs 7] [--slices 262144,1048576] [--connections 1,4]
-//                  [--shm-slices 8388608] [--veth] [--commit NAME]
+//                  [--shm-slices 8388608] [--ucx-slices 8388608] [--veth] [--commit NAME]
 //
 // "raw" is what a program without any of our code reaches: for TCP one thread that sends from
-// memory and one that receives into memory, over one connection; for shared memory one memcpy out
-// of a mapped file. Raw copies and ours take turns, so that what else the machine does meets both.
+// memory and one that receives into memory, over one connection; for shared memory one
+// memcpy out of a mapped file; for UCX, which within a host copies out of the other process'
+// memory, the system call that does so (process_vm_readv). Raw copies and ours take turns, so that
+// what else the machine does meets both.
 // --veth puts the owner into a network namespace of its own behind a pair of virtual interfaces
 // (as root, with the ip program).
 #include <fcntl.h>
@@ -13,6 +15,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -25,6 +28,7 @@
 #include <future>
 #include <memory>
 #include <span>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -51,6 +55,7 @@ struct Options {
   int runs = 7;
   std::vector<uint32_t> tcp_slices = {64 << 10, 256 << 10, 1 << 20};
   std::vector<uint32_t> shm_slices = {1 << 20, 8 << 20};
+  std::vector<uint32_t> ucx_slices = {1 << 20, 8 << 20};
   std::vector<int> connections = {1, 4};
   bool veth = false;
   std::string commit = "unknown";
@@ -109,6 +114,18 @@ void MoveAll(int fd, std::span<std::byte> bytes, bool send) {
   }
 }
 
+/// Copies from another process' memory.
+void ReadProcess(pid_t pid, uint64_t from, std::span<std::byte> target) {
+  while (!target.empty()) {
+    const iovec local = {.iov_base = target.data(), .iov_len = target.size()};
+    const iovec remote = {.iov_base = reinterpret_cast<void*>(from), .iov_len = target.size()};
+    const ssize_t count = ::process_vm_readv(pid, &local, 1, &remote, 1, 0);
+    if (count <= 0) Fail("raw copy: process_vm_readv");
+    from += static_cast<uint64_t>(count);
+    target = target.subspan(static_cast<size_t>(count));
+  }
+}
+
 /// The owner's process: registers the memory, says its descriptor, and sends raw copies to whoever
 /// writes a byte to the raw port.
 int OwnerMain(const Options& options, uint32_t slice_bytes, std::string_view path) {
@@ -125,11 +142,13 @@ int OwnerMain(const Options& options, uint32_t slice_bytes, std::string_view pat
   Memory memory(options.bytes);
   transfer::TransferOptions start = {.host = host, .token = "bench", .slice_bytes = slice_bytes};
   start.allow_shared_memory = path == "shm";
+  start.allow_ucx = path == "ucx";
   auto engine = Get(transfer::StartTransfer(start));
   auto segment = Get(engine->Register(memory.bytes, {.memory_file = memory.file.get()}));
   const FileDescriptor listener = Get(transfer::ListenTcp(Get(transfer::LookUp(host, 0))));
-  std::printf("%s %s\n", segment->descriptor().c_str(),
-              Get(transfer::BoundAddress(listener.get())).ToText().c_str());
+  std::printf("%s %s %llu\n", segment->descriptor().c_str(),
+              Get(transfer::BoundAddress(listener.get())).ToText().c_str(),
+              static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(memory.bytes.data())));
   std::fflush(stdout);
   pollfd ready = {.fd = listener.get(), .events = POLLIN};
   ::poll(&ready, 1, -1);
@@ -200,15 +219,20 @@ ChildProcess StartOwner(const Options& options, const Case& one) {
 void RunCase(const Options& options, const Case& one) {
   ChildProcess owner = StartOwner(options, one);
   const std::string line = Get(owner.ReadLine(60'000'000));
-  const std::string descriptor = line.substr(0, line.find(' '));
+  std::istringstream words(line);
+  std::string descriptor;
+  std::string raw_address;
+  uint64_t owner_memory = 0;
+  words >> descriptor >> raw_address >> owner_memory;
   std::vector<std::byte> target(options.bytes, std::byte{1});
   auto engine = Get(transfer::StartTransfer({.token = "bench",
                                              .allow_shared_memory = one.path == "shm",
+                                             .allow_tcp = one.path == "tcp",
+                                             .allow_ucx = one.path == "ucx",
                                              .connections_per_peer = one.connections,
                                              .slice_bytes = std::min(one.slice_bytes, 8U << 20),
                                              .shared_memory_slice_bytes = one.slice_bytes}));
-  const FileDescriptor raw =
-      Get(transfer::ConnectTcp(Get(transfer::ParseAddress(line.substr(line.find(' ') + 1)))));
+  const FileDescriptor raw = Get(transfer::ConnectTcp(Get(transfer::ParseAddress(raw_address))));
   pollfd connected = {.fd = raw.get(), .events = POLLOUT};
   ::poll(&connected, 1, 10'000);
   // The raw copy of shared memory is out of a file of this process: mapped a second time, as ours.
@@ -227,6 +251,7 @@ void RunCase(const Options& options, const Case& one) {
       std::memcpy(target.data(), mapping->bytes().data(), target.size());
       return;
     }
+    if (one.path == "ucx") return ReadProcess(owner.pid(), owner_memory, target);
     if (::send(raw.get(), "x", 1, MSG_NOSIGNAL) != 1) Fail("raw copy: the other end is gone");
     MoveAll(raw.get(), target, false);
   };
@@ -253,6 +278,8 @@ int main(int argc, char** argv) {
   app.add_option("--slices", options.tcp_slices, "Slice sizes over TCP")->delimiter(',');
   app.add_option("--shm-slices", options.shm_slices, "Slice sizes over shared memory; 0: none")
       ->delimiter(',');
+  app.add_option("--ucx-slices", options.ucx_slices, "Slice sizes over UCX; 0: none")
+      ->delimiter(',');
   app.add_option("--connections", options.connections, "Connections to a peer")->delimiter(',');
   app.add_flag("--veth", options.veth, "TCP through virtual interfaces instead of loopback");
   app.add_option("--commit", options.commit, "Name of the commit, for the output");
@@ -266,6 +293,11 @@ int main(int argc, char** argv) {
   }
   for (const uint32_t slice : options.shm_slices) {
     if (slice > 0 && !options.veth) RunCase(options, {.path = "shm", .slice_bytes = slice});
+  }
+  const bool has_ucx = !transfer::DescribeUcx().starts_with("none");
+  for (const uint32_t slice : options.ucx_slices) {
+    if (slice > 0 && has_ucx && !options.veth)
+      RunCase(options, {.path = "ucx", .slice_bytes = slice});
   }
   return 0;
 }

@@ -1,6 +1,6 @@
 # halfmoon_area(NAME DEPS AREA...): one folder of src/ as one static library, with its *_test.cc files as one
 # test program beside it. Link lines are the architecture's arrows, so DEPS is the whole list of what the area
-# may include (and what those may).
+# may include (and what those may). Files that match HALFMOON_WITHOUT_NAME are left out.
 
 # The suffix of a kernel file sets its instruction set; nothing else is compiled for more than the baseline.
 set(HALFMOON_FLAGS_avx2 -mavx2 -mfma -mf16c)
@@ -67,6 +67,10 @@ function(halfmoon_area name)
   set(folder ${CMAKE_SOURCE_DIR}/src/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${folder}/*.h)
+  if(HALFMOON_WITHOUT_${name})
+    list(FILTER sources EXCLUDE REGEX "${HALFMOON_WITHOUT_${name}}")
+    list(FILTER headers EXCLUDE REGEX "${HALFMOON_WITHOUT_${name}}")
+  endif()
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")

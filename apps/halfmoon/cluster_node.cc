@@ -44,6 +44,14 @@ void AddNodeOptions(CLI::App* command, NodeFlags* flags) {
   add("--node-name", flags->name, "Name of this node, unique in the cluster (default: host:port)");
   add("--advertise", flags->advertise,
       "HOST:PORT at which others reach this node (default: --cluster-host and its port)");
+  add("--transfer", flags->transfer,
+      "Ways that KV may take to and from this node, of which the first that leads to the other "
+      "node "
+      "and works is used: shm (memory of the same host), ucx (RDMA, or copies between processes of "
+      "the same host, where UCX is installed: halfmoon doctor), tcp")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"shm", "ucx", "tcp"}))
+      ->default_str("shm,ucx,tcp");
   AddClusterOptions(command, kGroup, &flags->cluster);
 }
 
@@ -63,9 +71,15 @@ Result<std::unique_ptr<ClusterNode>> ClusterNode::Start(const NodeFlags& flags,
                      " is no address that others can reach: say with --advertise HOST:PORT which "
                      "is");
   }
+  auto allows = [&](std::string_view path) {
+    return std::ranges::find(flags.transfer, path) != flags.transfer.end();
+  };
   HM_ASSIGN(node->transfers_, transfer::StartTransfer({.host = channel.host,
                                                        .advertised_host = advertised_host,
-                                                       .token = channel.token}));
+                                                       .token = channel.token,
+                                                       .allow_shared_memory = allows("shm"),
+                                                       .allow_tcp = allows("tcp"),
+                                                       .allow_ucx = allows("ucx")}));
   serve::ModelInfo info;
   info.vocab_size = static_cast<int32_t>(runtime->model->vocab_size());
   node->backend_ = std::make_unique<serve::Backend>(runtime->engine.get(), runtime->tokenizer.get(),

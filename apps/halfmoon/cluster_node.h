@@ -21,6 +21,7 @@ struct NodeFlags {
   std::string name;  ///< empty: host name and the port of its HTTP server
   std::string advertise;
   std::vector<std::string> join;
+  std::vector<std::string> transfer = {"shm", "ucx", "tcp"};
   ClusterFlags cluster;
 
   bool is_node() const { return !role.empty(); }

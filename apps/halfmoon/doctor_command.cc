@@ -19,6 +19,7 @@
 #include "hub/hub.h"
 #include "kernels/isa.h"
 #include "model/shard_plan.h"
+#include "transfer/transfer.h"
 
 namespace halfmoon::app {
 namespace {
@@ -180,6 +181,8 @@ int RunDoctor(const DoctorOptions& options) {
     std::printf("disk       not measured: %s\n", machine.disk_error.c_str());
   }
 
+  std::printf("transfer   between processes of a cluster: shared memory, TCP, and UCX: %s\n",
+              transfer::DescribeUcx().c_str());
   const bool cache_is_good = ReportWeightCache(options, &pool);
   if (*isa == kernels::Isa::kGeneric) {
     std::printf("slow       plain kernels are in use: %s\n",

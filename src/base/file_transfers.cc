@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/file_transfers.h"
 
-#include <liburing.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/bounded_queue.h"
 #include "base/check.h"
+#include "base/uring.h"
 
 namespace halfmoon {
 namespace {
@@ -96,52 +95,29 @@ class SlottedTransfers : public FileTransfers {
 
 class UringTransfers final : public SlottedTransfers {
  public:
-  UringTransfers(const io_uring& ring, int depth) : SlottedTransfers(depth), ring_(ring) {}
-  UringTransfers(const UringTransfers&) = delete;
-  UringTransfers& operator=(const UringTransfers&) = delete;
-  ~UringTransfers() override {
-    WaitForAll();
-    io_uring_queue_exit(&ring_);
-  }
+  UringTransfers(std::unique_ptr<Uring> ring, int depth)
+      : SlottedTransfers(depth), ring_(std::move(ring)) {}
+  ~UringTransfers() override { WaitForAll(); }
 
   std::string method() const override { return "io_uring"; }
 
  protected:
-  void Move(size_t index, const FileTransfer& transfer) override {
-    // The ring has as many entries as there are transfers in flight, and each submit empties it.
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    HM_CHECK(sqe != nullptr);
-    const auto size = static_cast<unsigned>(transfer.size_bytes);
-    if (transfer.kind == FileTransfer::Kind::kRead) {
-      io_uring_prep_read(sqe, transfer.fd, transfer.buffer, size, transfer.offset);
+  void Move(size_t index, const FileTransfer& t) override {
+    if (t.kind == FileTransfer::Kind::kRead) {
+      ring_->Read(index, t.fd, t.buffer, t.size_bytes, t.offset);
     } else {
-      io_uring_prep_write(sqe, transfer.fd, transfer.buffer, size, transfer.offset);
+      ring_->Write(index, t.fd, t.buffer, t.size_bytes, t.offset);
     }
-    io_uring_sqe_set_data64(sqe, index);
-    CheckSubmit(io_uring_submit(&ring_));
+    ring_->Submit();
   }
-
   std::optional<Moved> Reap(bool wait) override {
-    io_uring_cqe* cqe = nullptr;
-    while (io_uring_peek_cqe(&ring_, &cqe) != 0) {
-      if (!wait) return std::nullopt;
-      CheckSubmit(io_uring_submit_and_wait(&ring_, 1));
-    }
-    const Moved moved{.index = io_uring_cqe_get_data64(cqe), .result = cqe->res};
-    io_uring_cqe_seen(&ring_, cqe);
-    return moved;
+    const std::optional<Uring::Completion> done = ring_->Reap(wait);
+    if (!done) return std::nullopt;
+    return Moved{.index = done->tag, .result = done->result};
   }
 
  private:
-  // What a transfer meets comes with its end. Submitting fails for want of kernel memory or by a
-  // signal, and is repeated by the next wait; anything else is a mistake of ours.
-  static void CheckSubmit(int result) {
-    const bool again = result == -EINTR || result == -EAGAIN || result == -EBUSY ||
-                       result == -ENOMEM || result == -ETIME;
-    HM_CHECK(result >= 0 || again, std::string("io_uring_submit: ") + std::strerror(-result));
-  }
-
-  io_uring ring_;
+  const std::unique_ptr<Uring> ring_;
 };
 
 class ThreadTransfers final : public SlottedTransfers {
@@ -194,10 +170,8 @@ class ThreadTransfers final : public SlottedTransfers {
 }  // namespace
 
 std::unique_ptr<FileTransfers> NewFileTransfers(int depth, bool allow_io_uring) {
-  io_uring ring{};
-  if (allow_io_uring && io_uring_queue_init(static_cast<unsigned>(depth), &ring, 0) == 0) {
-    return std::make_unique<UringTransfers>(ring, depth);
-  }
+  std::unique_ptr<Uring> ring = allow_io_uring ? Uring::Open(depth) : nullptr;
+  if (ring != nullptr) return std::make_unique<UringTransfers>(std::move(ring), depth);
   return std::make_unique<ThreadTransfers>(depth);
 }
 

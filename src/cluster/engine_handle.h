@@ -56,7 +56,8 @@ class EngineHandle {
  public:
   virtual ~EngineHandle() = default;
 
-  /// source: where blocks come from; may be null. Errors: as engine::Engine::Submit.
+  /// source: where blocks come from; may be null. May take long where the request has a
+  /// grammar, and is quick where it has none. Errors: as engine::Engine::Submit.
   virtual Result<std::unique_ptr<Sequence>> Submit(GenerateRequest request,
                                                    std::shared_ptr<store::BlockSource> source) = 0;
   /// on_ready runs on the engine thread, must be quick, and may run until the export has gone.

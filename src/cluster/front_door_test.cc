@@ -24,6 +24,7 @@ using std::chrono::milliseconds;
 constexpr int32_t kBlock = 4;
 constexpr int32_t kVocab = 1000;
 constexpr size_t kPageBytes = 64;
+constexpr size_t kMaxMessageBytes = 8 << 10;  // that a node sends or takes
 
 int32_t NextToken(std::span<const int32_t> ids) {
   return static_cast<int32_t>(Checksum(std::as_bytes(ids)) % kVocab);
@@ -56,7 +57,9 @@ class FakeEngine final : public EngineHandle {
     Made(FakeEngine* engine, GenerateRequest request)
         : engine_(engine),
           ids_(std::move(request.prompt_ids)),
-          left_(request.max_tokens - request.resumed_tokens) {
+          left_(request.max_tokens - request.resumed_tokens),
+          num_prompt_logprobs_(request.prompt_logprobs ? ids_.size() : 0),
+          num_logprobs_(static_cast<size_t>(std::max(0, request.num_logprobs))) {
       std::lock_guard lock(engine_->mutex_);
       engine_->sequences_.insert(this);
     }
@@ -70,14 +73,16 @@ class FakeEngine final : public EngineHandle {
       std::lock_guard lock(engine_->mutex_);
       if (finished_ || steps_ == 0) return std::nullopt;
       --steps_;
-      if (!std::exchange(told_prompt_, true)) return PromptEvent{};
+      if (!std::exchange(told_prompt_, true)) {
+        return PromptEvent{.prompt_logprobs = std::vector<TokenEvent>(num_prompt_logprobs_)};
+      }
       if (left_ == 0) {
         finished_ = true;
         return FinishEvent{.reason = FinishReason::kLength};
       }
       --left_;
       ids_.push_back(NextToken(ids_));
-      return TokenEvent{.id = ids_.back()};
+      return TokenEvent{.id = ids_.back(), .top = std::vector<Logprob>(num_logprobs_)};
     }
     void SetNotify(std::function<void()> notify) override {
       std::lock_guard lock(engine_->mutex_);
@@ -92,6 +97,8 @@ class FakeEngine final : public EngineHandle {
     FakeEngine* const engine_;
     std::vector<int32_t> ids_;
     int32_t left_ = 0;
+    const size_t num_prompt_logprobs_;
+    const size_t num_logprobs_;
     int steps_ = 0;
     bool told_prompt_ = false;
     bool finished_ = false;
@@ -102,6 +109,14 @@ class FakeEngine final : public EngineHandle {
                                            std::shared_ptr<store::BlockSource>) override {
     if (request.resumed_tokens >= request.max_tokens) {
       return Error(ErrorCode::kInvalidArgument, "nothing is left to generate");
+    }
+    if (request.grammar.has_value()) {
+      ++compiling;
+      const bool opened = Eventually([&] { return compiler_open.load(); });
+      --compiling;
+      if (!opened || request.grammar->source == "wrong") {
+        return Error(ErrorCode::kInvalidArgument, "no such grammar");
+      }
     }
     return std::unique_ptr<Sequence>(std::make_unique<Made>(this, std::move(request)));
   }
@@ -132,6 +147,8 @@ class FakeEngine final : public EngineHandle {
     return sequences_.size();
   }
   std::atomic<int> exports{0};
+  std::atomic<int> compiling{0};  // grammars, until:
+  std::atomic<bool> compiler_open{false};
 
  private:
   void Run() {
@@ -160,6 +177,7 @@ class Node {
     transfers_ = std::move(*transfers);
     NodeServerOptions options;
     options.channel.token = "secret";
+    options.channel.max_message_bytes = kMaxMessageBytes;
     options.join = {"127.0.0.1:" + std::to_string(join)};
     options.description = {.name = name,
                            .model = "counts",
@@ -291,6 +309,92 @@ TEST_F(FrontDoorTest, NodesComeAndGo_StreamsHaveNoGapAndNoRepeat) {
   for (const auto& node : nodes) {
     EXPECT_TRUE(Eventually([&] { return node->engine().num_sequences() == 0; })) << "left behind";
   }
+}
+
+TEST_F(FrontDoorTest, PromptLogprobsBeyondAMessage_FailThatRequestAlone) {
+  Open();
+  const auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest request = Ask(1, 5);
+  request.prompt_ids.resize(1000, 7);
+  request.prompt_logprobs = true;
+  Result<std::unique_ptr<Sequence>> sequence = door_->Submit(request);
+  ASSERT_TRUE(sequence.ok());
+  const FinishEvent finish = Read(sequence->get()).second;
+  EXPECT_EQ(finish.reason, FinishReason::kError);
+  ASSERT_TRUE(finish.error.has_value());
+  EXPECT_EQ(finish.error->code(), ErrorCode::kInvalidArgument);
+  EXPECT_NE(finish.error->message().find("logprobs of the prompt"), std::string::npos);
+  EXPECT_TRUE(Eventually([&] { return node->engine().num_sequences() == 0; }));
+  // The node is as it was.
+  Result<std::unique_ptr<Sequence>> next = door_->Submit(Ask(2, 5));
+  ASSERT_TRUE(next.ok());
+  EXPECT_EQ(Read(next->get()).first, Expected(Ask(2, 5)));
+  EXPECT_EQ(door_->Describe().moved, 0u);
+}
+
+TEST_F(FrontDoorTest, SlowGrammar_HoldsUpNeitherTheNodeNorOthers) {
+  Open();
+  const auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest slow = Ask(1, 5);
+  slow.grammar = GrammarSpec{.source = "slow"};
+  Result<std::unique_ptr<Sequence>> compiled = door_->Submit(slow);
+  ASSERT_TRUE(compiled.ok());
+  GenerateRequest wrong = Ask(2, 5);
+  wrong.grammar = GrammarSpec{.source = "wrong"};
+  Result<std::unique_ptr<Sequence>> refused = door_->Submit(wrong);
+  ASSERT_TRUE(refused.ok());
+  ASSERT_TRUE(Eventually([&] { return node->engine().compiling == 2; }));
+  {
+    // One that waits for a thread, and whose client does not wait for it.
+    Result<std::unique_ptr<Sequence>> dropped = door_->Submit(slow);
+    ASSERT_TRUE(dropped.ok());
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  Result<std::unique_ptr<Sequence>> plain = door_->Submit(Ask(3, 5));
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(Read(plain->get()).first, Expected(Ask(3, 5)));
+  EXPECT_EQ(node->engine().compiling, 2);
+  node->engine().compiler_open = true;
+  EXPECT_EQ(Read(compiled->get()).first, Expected(slow));
+  const FinishEvent finish = Read(refused->get()).second;
+  ASSERT_TRUE(finish.error.has_value());
+  EXPECT_EQ(finish.error->message(), "no such grammar");
+  EXPECT_TRUE(Eventually([&] { return node->engine().num_sequences() == 0; }));
+  EXPECT_TRUE(Eventually([&] { return door_->Describe().requests == 0; }));
+}
+
+TEST_F(FrontDoorTest, NodeThatGoesWhileItCompiles_LeavesNothing) {
+  Open(50'000);
+  auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest request = Ask(1, 5);
+  request.grammar = GrammarSpec{.source = "slow"};
+  Result<std::unique_ptr<Sequence>> sequence = door_->Submit(request);
+  ASSERT_TRUE(sequence.ok());
+  ASSERT_TRUE(Eventually([&] { return node->engine().compiling == 1; }));
+  std::thread opener([&engine = node->engine()] {
+    std::this_thread::sleep_for(milliseconds(50));
+    engine.compiler_open = true;
+  });
+  node.reset();
+  opener.join();
+  EXPECT_EQ(Read(sequence->get()).second.reason, FinishReason::kError);
+}
+
+TEST_F(FrontDoorTest, EventsBeyondAMessage_ComeInSeveral) {
+  Open();
+  const auto node = Join("a", Role::kBoth);
+  ASSERT_TRUE(WaitConnected(1));
+  GenerateRequest request = Ask(1, 60);
+  request.num_logprobs = 500;  // two tokens fill a message; up to 16 come at once
+  Result<std::unique_ptr<Sequence>> sequence = door_->Submit(request);
+  ASSERT_TRUE(sequence.ok());
+  std::this_thread::sleep_for(milliseconds(50));
+  const auto [tokens, finish] = Read(sequence->get());
+  EXPECT_EQ(tokens, Expected(request));
+  EXPECT_EQ(finish.reason, FinishReason::kLength);
 }
 
 TEST_F(FrontDoorTest, Dropped_IsCancelledOnEveryNode) {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cluster/block_report.h"
 #include "cluster/kv_puller.h"
+#include "cluster/submit_queue.h"
 
 namespace halfmoon::cluster {
 namespace {
@@ -19,11 +20,22 @@ constexpr std::chrono::milliseconds kJoinAgain{1'000};
 constexpr std::chrono::milliseconds kBlocksEvery{50};
 // Pieces that a prefix comes in.
 constexpr size_t kMaxSources = 64;
+// So that one slow grammar does not hold up all others.
+constexpr int kSubmitThreads = 2;
+constexpr size_t kMaxQueuedSubmits = 256;
 
 /// A request of a conductor.
 struct Call {
-  std::unique_ptr<Sequence> sequence;
+  std::unique_ptr<Sequence> sequence;  // null until the engine has it
   uint32_t credit = 0;
+  uint64_t serial = 0;  // of this node
+};
+
+/// Names a call, also when it and its channel are there no more.
+struct CallRef {
+  net::Channel* peer = nullptr;
+  CallId id{};
+  uint64_t serial = 0;
 };
 
 /// A conductor, or another node. IO thread only.
@@ -53,6 +65,7 @@ class NodeServerImpl final : public NodeServer {
   ~NodeServerImpl() override {
     // The engine's sequences end on the thread that owns them; then nobody is sent from its pages.
     if (channels_ != nullptr) channels_->Shutdown();
+    submits_.reset();
     peers_.clear();
     puller_.reset();
     exporter_.reset();
@@ -66,6 +79,7 @@ class NodeServerImpl final : public NodeServer {
                                           [this](const std::shared_ptr<net::Channel>& channel) {
                                             return Accept(channel);
                                           }));
+    submits_ = std::make_unique<SubmitQueue>(kSubmitThreads, kMaxQueuedSubmits);
     puller_ = std::make_unique<KvPuller>(
         channels_.get(), transfers_, clock_,
         PageShape{.layer_bytes = pages.layer_bytes, .num_layers = pages.num_layers});
@@ -221,27 +235,47 @@ class NodeServerImpl final : public NodeServer {
     const GenerateRequest& request = message.request;
     HM_ASSIGN(std::shared_ptr<store::BlockSource> source,
               SourceOf(message.sources, request.prompt_ids, request.cache_salt));
-    const CallId id = message.call;
-    Result<std::unique_ptr<Sequence>> sequence =
-        engine_->Submit(std::move(message.request), std::move(source));
-    if (!sequence.ok()) {
-      Send(peer->channel, MessageType::kEvents,
-           Events{
-               .call = id,
-               .events = {FinishEvent{.reason = FinishReason::kError, .error = sequence.error()}}});
+    Call& call = peer->calls[message.call];
+    call.credit = message.credit;
+    call.serial = next_serial_++;
+    num_active_.fetch_add(1);
+    const CallRef ref = {.peer = peer->channel.get(), .id = message.call, .serial = call.serial};
+    if (!request.grammar.has_value()) {
+      Submitted(ref, engine_->Submit(std::move(message.request), std::move(source)));
       return {};
     }
-    Call& call = peer->calls[id];
-    call.credit = message.credit;
-    call.sequence = std::move(*sequence);
-    num_active_.fetch_add(1);
-    call.sequence->SetNotify([this, key = peer->channel.get(), id] {
+    // It is compiled first, which may take seconds. std::function wants what it holds to be copied.
+    auto work = std::make_shared<GenerateRequest>(std::move(message.request));
+    const bool queued = submits_->TryPush([this, ref, work, source = std::move(source)] {
+      auto made = std::make_shared<Result<std::unique_ptr<Sequence>>>(
+          engine_->Submit(std::move(*work), source));
+      channels_->timers().Post([this, ref, made] { Submitted(ref, std::move(*made)); });
+    });
+    if (!queued) {
+      Submitted(ref, Error(ErrorCode::kResourceExhausted,
+                           "more than " + std::to_string(kMaxQueuedSubmits) +
+                               " requests with a grammar wait to be compiled"));
+    }
+    return {};
+  }
+
+  /// The engine has taken the call's request, or has not. One that has ended meanwhile is dropped.
+  void Submitted(const CallRef& ref, Result<std::unique_ptr<Sequence>> sequence) {
+    const auto peer = peers_.find(ref.peer);
+    if (peer == peers_.end()) return;
+    const auto it = peer->second.calls.find(ref.id);
+    if (it == peer->second.calls.end() || it->second.serial != ref.serial) return;
+    if (!sequence.ok()) {
+      SendFailure(peer->second.channel, ref.id, sequence.error());
+      return EndCall(&peer->second, ref.id);
+    }
+    it->second.sequence = std::move(*sequence);
+    it->second.sequence->SetNotify([this, key = ref.peer, id = ref.id] {
       channels_->timers().Post([this, key, id] {
-        const auto it = peers_.find(key);
-        if (it != peers_.end()) SendEvents(&it->second, id);
+        const auto found = peers_.find(key);
+        if (found != peers_.end()) SendEvents(&found->second, id);
       });
     });
-    return {};
   }
 
   Status TakeCredit(Peer* peer, const std::string& payload) {
@@ -268,7 +302,7 @@ class NodeServerImpl final : public NodeServer {
   // As many as the other end has room for; the engine's bounded stream holds the rest back.
   void SendEvents(Peer* peer, CallId id) {
     const auto it = peer->calls.find(id);
-    if (it == peer->calls.end()) return;
+    if (it == peer->calls.end() || it->second.sequence == nullptr) return;
     Events batch{.call = id};
     bool finished = false;
     while (it->second.credit > 0 && !finished) {
@@ -278,8 +312,40 @@ class NodeServerImpl final : public NodeServer {
       finished = std::holds_alternative<FinishEvent>(*event);
       batch.events.push_back(std::move(*event));
     }
-    if (!batch.events.empty()) Send(peer->channel, MessageType::kEvents, batch);
+    if (!batch.events.empty() && !SendBatch(peer->channel, batch)) finished = true;
     if (finished) EndCall(peer, id);
+  }
+
+  // In as many messages as their size asks for. False where one event alone is too long for any:
+  // then the request has failed.
+  bool SendBatch(const std::shared_ptr<net::Channel>& to, const Events& batch) {
+    const size_t limit = options_.channel.max_message_bytes;
+    std::string payload = Encode(batch);
+    if (payload.size() <= limit) {
+      (void)to->Send(static_cast<uint16_t>(MessageType::kEvents), std::move(payload));
+      return true;
+    }
+    for (const Event& event : batch.events) {
+      payload = Encode(Events{.call = batch.call, .events = {event}});
+      if (payload.size() > limit) {
+        SendFailure(to, batch.call,
+                    Error(ErrorCode::kInvalidArgument,
+                          "the logprobs of the prompt take " + std::to_string(payload.size()) +
+                              " bytes, and " + std::to_string(limit) +
+                              " go from a node to the conductor: ask for fewer, or for a shorter "
+                              "prompt"));
+        return false;
+      }
+      (void)to->Send(static_cast<uint16_t>(MessageType::kEvents), std::move(payload));
+    }
+    return true;
+  }
+
+  static void SendFailure(const std::shared_ptr<net::Channel>& to, CallId call,
+                          const Error& error) {
+    Send(to, MessageType::kEvents,
+         Events{.call = call,
+                .events = {FinishEvent{.reason = FinishReason::kError, .error = error}}});
   }
 
   Status TakeExport(Peer* peer, const std::string& payload) {
@@ -357,7 +423,9 @@ class NodeServerImpl final : public NodeServer {
   std::map<net::Channel*, Peer> peers_;
   BlockReport report_;
   bool telling_ = false;  // the next piece is due soon
+  uint64_t next_serial_ = 1;
   std::unique_ptr<net::ChannelService> channels_;
+  std::unique_ptr<SubmitQueue> submits_;  // posts to the above
   std::unique_ptr<KvPuller> puller_;
   std::unique_ptr<KvExporter> exporter_;
 };

@@ -35,7 +35,8 @@ class Channel {
   virtual ~Channel() = default;
   /// Queues a message, also before the channel is open. False where the channel is closed, or where
   /// this message would exceed max_queued_bytes: the channel then closes, since its peer has not
-  /// kept up. Requires a payload of at most max_message_bytes.
+  /// kept up. It closes too on a payload of more than max_message_bytes, which the peer would not
+  /// take: whoever may have one looks first.
   virtual bool Send(uint16_t type, std::string payload) = 0;
   /// Idempotent. on_closed still runs.
   virtual void Close() = 0;
@@ -51,7 +52,8 @@ struct ChannelHandlers {
   std::function<void(uint16_t type, std::string payload)> on_message;
   /// Once, at the end or where it never opened; nothing follows. kCancelled: this end closed it;
   /// kUnavailable: the peer went or cannot be reached; kDeadlineExceeded: the peer is silent;
-  /// kInvalidArgument: the peer has another token; kCorrupt: it does not follow the format.
+  /// kInvalidArgument: the peer has another token; kCorrupt: it does not follow the format;
+  /// kResourceExhausted: this end sent more than a message may have.
   std::function<void(const Error&)> on_closed;
 };
 

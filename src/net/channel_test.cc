@@ -254,6 +254,21 @@ TEST(Channel, PeerThatDoesNotKeepUp_IsClosed) {
   held.unlock();
 }
 
+TEST(Channel, MessageThatIsTooLong_ClosesWithItsSize) {
+  Echo echo;
+  Log log;
+  const auto dialler = Dialler({.max_message_bytes = 1000});
+  const auto channel = dialler->Dial("127.0.0.1", echo.port(), log.Handlers());
+  ASSERT_TRUE(log.WaitOpen());
+  EXPECT_TRUE(channel->Send(1, std::string(1000, 'x')));
+  EXPECT_EQ(log.WaitMessages(1).front().second.size(), 1000u);
+  EXPECT_FALSE(channel->Send(1, std::string(1001, 'x')));
+  const std::optional<Error> closed = log.WaitClosed();
+  ASSERT_TRUE(closed.has_value());
+  EXPECT_EQ(closed->code(), ErrorCode::kResourceExhausted);
+  EXPECT_NE(closed->message().find("1001 bytes"), std::string::npos) << closed->message();
+}
+
 TEST(Channel, Shutdown_EndsEveryChannel) {
   Log log;
   auto echo = std::make_unique<Echo>();

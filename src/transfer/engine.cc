@@ -5,11 +5,13 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "transfer/counters.h"
 #include "transfer/event_loop.h"
 #include "transfer/owner.h"
 #include "transfer/reader.h"
 #include "transfer/segment_table.h"
+#include "transfer/ucx.h"
 #include "transfer/workers.h"
 
 namespace halfmoon::transfer {
@@ -21,6 +23,7 @@ class Engine final : public TransferEngine {
   explicit Engine(const TransferOptions& options) : options_(options) {}
   ~Engine() override;
   Status Start();
+  Status LoadUcx();
 
   Result<std::unique_ptr<Segment>> Register(std::span<std::byte> memory,
                                             const SegmentOptions& options) override;
@@ -39,6 +42,7 @@ class Engine final : public TransferEngine {
   Counters counters_;
   SegmentTable segments_;
   std::atomic<uint64_t> next_transfer_{1};
+  std::unique_ptr<Ucx> ucx_;  // null where there is none
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<Owner> owner_;
@@ -60,15 +64,30 @@ class RegisteredSegment final : public Segment {
 Status Engine::Start() {
   HM_ASSIGN(loop_, EventLoop::Create(options_.clock != nullptr ? options_.clock : &machine_clock_));
   workers_ = std::make_unique<Workers>(options_.worker_threads);
+  if (options_.allow_ucx) HM_TRY(LoadUcx());
   HM_ASSIGN(owner_, Owner::Create({.loop = loop_.get(),
                                    .segments = &segments_,
                                    .counters = &counters_,
+                                   .ucx = ucx_.get(),
                                    .options = options_}));
   reader_ = std::make_unique<Reader>(PathContext{.loop = loop_.get(),
                                                  .counters = &counters_,
                                                  .workers = workers_.get(),
-                                                 .options = &options_});
+                                                 .options = &options_,
+                                                 .ucx = ucx_.get()});
   loop_->Start();
+  return {};
+}
+
+Status Engine::LoadUcx() {
+  Result<std::unique_ptr<Ucx>> ucx = StartUcx();
+  if (ucx.ok()) {
+    ucx_ = std::move(ucx).value();
+    return {};
+  }
+  const bool absent = ucx.error().code() == ErrorCode::kUnsupported;
+  if (!options_.allow_tcp && !options_.allow_shared_memory) return ucx.error();
+  if (!absent) HM_LOG_WARN("transfer: goes without UCX: {}", ucx.error().message());
   return {};
 }
 
@@ -158,6 +177,10 @@ std::string Engine::Describe() const {
   const std::string& tcp = owner_->address(PathKind::kTcp);
   if (!tcp.empty()) text += "tcp " + tcp;
   if (!owner_->address(PathKind::kSharedMemory).empty()) text += text.empty() ? "shm" : ", shm";
+  if (ucx_ != nullptr) {
+    text += (text.empty() ? "" : ", ") + std::string("ucx ") + owner_->address(PathKind::kUcx) +
+            " (" + ucx_->version() + ": " + ucx_->transports() + ")";
+  }
   return text;
 }
 
@@ -168,7 +191,7 @@ Status CheckOptions(const TransferOptions& options) {
                  "transfer: " + std::string(name) + " is " + std::to_string(value) + ", not " +
                      std::to_string(least) + " to " + std::to_string(most));
   };
-  if (!options.allow_tcp && !options.allow_shared_memory) {
+  if (!options.allow_tcp && !options.allow_shared_memory && !options.allow_ucx) {
     return Error(ErrorCode::kInvalidArgument, "transfer: no path is allowed");
   }
   constexpr int64_t kHourUs = 3'600'000'000;
@@ -187,6 +210,12 @@ Status CheckOptions(const TransferOptions& options) {
 }
 
 }  // namespace
+
+std::string DescribeUcx() {
+  const Result<std::unique_ptr<Ucx>> ucx = StartUcx();
+  if (!ucx.ok()) return "none: " + ucx.error().message();
+  return "UCX " + (*ucx)->version() + " (" + (*ucx)->transports() + ")";
+}
 
 Result<std::unique_ptr<TransferEngine>> StartTransfer(const TransferOptions& options) {
   HM_TRY(CheckOptions(options));

@@ -20,6 +20,7 @@
 #include "base/file_descriptor.h"
 #include "base/hash.h"
 #include "transfer/transfer.h"
+#include "transfer/ucx.h"
 
 namespace halfmoon::transfer {
 
@@ -53,6 +54,9 @@ class SharedMemory {
   size_t size_;
   void* memory_ = nullptr;
 };
+
+/// Whether transfers over UCX can be tested here.
+inline bool HasUcx() { return StartUcx().ok(); }
 
 inline std::unique_ptr<TransferEngine> StartEngine(TransferOptions options = {}) {
   if (options.token.empty()) options.token = "a token";

@@ -37,7 +37,10 @@ Owner::~Owner() = default;
 Result<std::unique_ptr<Owner>> Owner::Create(const Context& context) {
   std::unique_ptr<Owner> owner(new Owner(context));
   owner->spare_ = FileDescriptor(::eventfd(0, EFD_CLOEXEC));
-  if (context.options.allow_tcp) HM_TRY(owner->ListenTcpPath());
+  if (context.options.allow_tcp) {
+    HM_TRY(owner->ListenTcpPath(PathKind::kTcp, context.options.port));
+  }
+  if (context.ucx != nullptr) HM_TRY(owner->ListenTcpPath(PathKind::kUcx, 0));
   if (context.options.allow_shared_memory) {
     HM_ASSIGN(const Secret name, RandomSecret());
     const std::string text = "halfmoon-" + HexOf({name.data(), name.size()});
@@ -48,9 +51,9 @@ Result<std::unique_ptr<Owner>> Owner::Create(const Context& context) {
   return owner;
 }
 
-Status Owner::ListenTcpPath() {
+Status Owner::ListenTcpPath(PathKind kind, int port) {
   const TransferOptions& options = context_.options;
-  HM_ASSIGN(const Address wanted, LookUp(options.host, options.port));
+  HM_ASSIGN(const Address wanted, LookUp(options.host, port));
   if (options.token.empty() && !wanted.IsLoopback()) {
     return Error(ErrorCode::kInvalidArgument, "transfer on " + options.host +
                                                   " without a token: anybody could read; only "
@@ -65,8 +68,8 @@ Status Owner::ListenTcpPath() {
   if (!options.advertised_host.empty()) {
     HM_ASSIGN(address, LookUp(options.advertised_host, address.port()));
   }
-  addresses_[static_cast<size_t>(PathKind::kTcp)] = address.ToText();
-  return ListenOn(PathKind::kTcp, std::move(fd));
+  addresses_[static_cast<size_t>(kind)] = address.ToText();
+  return ListenOn(kind, std::move(fd));
 }
 
 Status Owner::ListenOn(PathKind kind, FileDescriptor fd) {
@@ -97,7 +100,7 @@ void Owner::Accept(PathKind kind, int listener) {
     HM_LOG_WARN("transfer: a peer is refused, {} are connected", connections_.size());
     return;
   }
-  const bool local = kind != PathKind::kTcp;
+  const bool local = kind == PathKind::kSharedMemory;
   // The memory file of one user is no business of another's.
   if (local && !PeerIsSameUser(fd.get())) return;
   if (!local) SetTcpOptions(fd.get(), context_.options.silence_us);

@@ -10,6 +10,7 @@
 #include "transfer/event_loop.h"
 #include "transfer/segment_table.h"
 #include "transfer/socket.h"
+#include "transfer/ucx.h"
 
 namespace halfmoon::transfer {
 
@@ -23,6 +24,7 @@ class Owner {
     EventLoop* loop = nullptr;
     SegmentTable* segments = nullptr;
     Counters* counters = nullptr;
+    Ucx* ucx = nullptr;  ///< nullptr: there is none
     TransferOptions options;
   };
 
@@ -45,7 +47,8 @@ class Owner {
   class Listener;
   explicit Owner(const Context& context);
   Status ListenOn(PathKind kind, FileDescriptor fd);
-  Status ListenTcpPath();
+  /// TCP, or the connections that say over TCP what is to come over UCX.
+  Status ListenTcpPath(PathKind kind, int port);
   void Accept(PathKind kind, int listener);
 
   Context context_;

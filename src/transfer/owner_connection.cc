@@ -55,7 +55,8 @@ void OwnerConnection::CheckIdle() {
   const TimeUs idle_us = 5 * context_.options.idle_us;
   const TimeUs unused_us = context_.loop->NowUs() - used_us_;
   if (state_ != State::kReady) return Close("it did not prove the token in time");
-  if (unused_us >= idle_us && out_.empty() && leases_.empty()) return Close("it is not used");
+  if (unused_us >= idle_us && out_.empty() && leases_.empty() && ucx_sends_.empty())
+    return Close("it is not used");
   timer_ = context_.loop->After(std::max<TimeUs>(idle_us - unused_us, 1'000'000),
                                 [this] { CheckIdle(); });
 }
@@ -65,7 +66,9 @@ bool OwnerConnection::Holds(uint64_t segment) const {
   return std::any_of(out_.begin(), out_.end(), [&](const Outgoing& o) { return is_it(o.pin); }) ||
          std::any_of(leases_.begin(), leases_.end(), [&](auto& l) { return is_it(l.second); }) ||
          std::any_of(zero_copies_.begin(), zero_copies_.end(),
-                     [&](auto& z) { return is_it(z.second); });
+                     [&](auto& z) { return is_it(z.second); }) ||
+         std::any_of(ucx_sends_.begin(), ucx_sends_.end(),
+                     [&](auto& sends) { return is_it(sends.second.pin); });
 }
 
 void OwnerConnection::TellGone(uint64_t segment) {
@@ -80,6 +83,8 @@ void OwnerConnection::Close(std::string_view why) {
   HM_LOG_DEBUG("transfer: {} connection of a reader ends: {}", PathName(kind_), why);
   out_.clear();
   leases_.clear();
+  if (ucx_ != nullptr) ucx_->Stop();
+  ucx_sends_.clear();
   if (zero_copies_.empty()) return End();
   // The kernel still sends from memory that its owner wants back, and would go on with that after
   // close(). Disconnecting instead resets the connection, drops what is queued, and reports it.
@@ -110,7 +115,10 @@ void OwnerConnection::OnEvents(uint32_t events) {
   if ((events & EPOLLERR) != 0 && SocketError(fd_.get()) != 0) return Close("it broke");
   if ((events & EPOLLIN) != 0) Read();
   if (IsOpen() && (events & EPOLLHUP) != 0) Close("the reader has closed it");
-  if (!IsOpen()) return;
+  if (IsOpen()) Work();
+}
+
+void OwnerConnection::Work() {
   // Answers make room for requests that wait in the buffer.
   for (int turn = 0; turn < 2; ++turn) {
     const Status status = Advance();
@@ -194,7 +202,9 @@ Result<bool> OwnerConnection::AdvanceHandshake() {
 void OwnerConnection::Answer(const Request& request) {
   Reply reply = {.type = request.type, .number = request.number};
   Outgoing message;
-  if (request.type == MessageType::kConfirm) {
+  if (request.type == MessageType::kConnect) {
+    reply.status = ConnectUcx(request);
+  } else if (request.type == MessageType::kConfirm) {
     reply.status = leases_.erase(request.number) == 1 ? ReplyStatus::kOk : ReplyStatus::kGone;
   } else {
     std::optional<SegmentPin> pin = context_.segments->Pin(request.segment, request.secret);
@@ -216,6 +226,7 @@ ReplyStatus OwnerConnection::AnswerPinned(const Request& request, SegmentPin pin
       }
     }
     reply->length = request.TotalBytes();
+    if (kind_ == PathKind::kUcx) return SendOverUcx(request, std::move(pin));
     message->pieces = request.pieces;
     message->pin = std::move(pin);
     return ReplyStatus::kOk;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -14,6 +15,7 @@
 #include "transfer/event_loop.h"
 #include "transfer/owner.h"
 #include "transfer/segment_table.h"
+#include "transfer/ucx.h"
 #include "transfer/wire.h"
 
 namespace halfmoon::transfer {
@@ -22,7 +24,7 @@ namespace halfmoon::transfer {
 enum class PeerHost { kOurs, kOther };
 
 /// Loop thread only.
-class OwnerConnection final : public EventHandler {
+class OwnerConnection final : public EventHandler, private UcxEvents {
  public:
   OwnerConnection(Owner* owner, PathKind kind, FileDescriptor fd, PeerHost host);
   ~OwnerConnection() override;
@@ -49,13 +51,27 @@ class OwnerConnection final : public EventHandler {
     uint64_t sent = 0;
     int file = -1;  // goes with the first byte; the pinned segment's
   };
+  // Messages of one request that UCX has not yet sent.
+  struct UcxSends {
+    SegmentPin pin;
+    size_t left = 0;
+  };
 
+  std::byte* OnMessage(const UcxHeader&, uint64_t) override {
+    return nullptr;
+  }  // readers send none
+  void OnReceived(const UcxHeader&, const Status&) override {}
+  void OnTurn(const Status& status) override;
+
+  void Work();
   void Read();
   /// Handles what has been read, as far as there is room for answers. Errors: kCorrupt.
   Status Advance();
   Result<bool> AdvanceHandshake();
   void Answer(const Request& request);
   ReplyStatus AnswerPinned(const Request& request, SegmentPin pin, Reply* reply, Outgoing* message);
+  ReplyStatus ConnectUcx(const Request& request);
+  ReplyStatus SendOverUcx(const Request& request, SegmentPin pin);
   void Send(Outgoing message);
   void Flush();
   ssize_t SendSome(Outgoing& message);
@@ -65,7 +81,9 @@ class OwnerConnection final : public EventHandler {
   void UpdateEvents();
   bool IsOpen() const { return state_ < State::kDraining; }
   // A lease and its confirmation both count, hence twice.
-  bool HasRoom() const { return out_.size() + leases_.size() < 2 * kMaxOutstanding; }
+  bool HasRoom() const {
+    return out_.size() + leases_.size() + ucx_sends_.size() < 2 * kMaxOutstanding;
+  }
   void End();
 
   Owner* const owner_;
@@ -87,6 +105,11 @@ class OwnerConnection final : public EventHandler {
   bool zero_copy_;
   uint32_t next_zero_copy_ = 0;                 // the kernel counts alike
   std::map<uint32_t, SegmentPin> zero_copies_;  // sent, and not yet let go of by the kernel
+
+  Secret ucx_secret_ = {};
+  std::map<uint64_t, UcxSends> ucx_sends_;
+  uint64_t next_ucx_sends_ = 0;
+  std::unique_ptr<UcxWorker> ucx_;  // sends from what is above: goes first
 };
 
 }  // namespace halfmoon::transfer

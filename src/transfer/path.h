@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "base/result.h"
 #include "transfer/job.h"
@@ -31,6 +32,8 @@ class Path {
   virtual ~Path() = default;
   virtual PathKind kind() const = 0;
   virtual SliceLimits limits() const = 0;
+  /// Not long ago it did not lead there: others are tried first.
+  virtual bool Avoids(const std::string&) const { return false; }
   /// Reads the job's missing slices, until Remove.
   virtual void Add(Job& job) = 0;
   /// More are missing than before.

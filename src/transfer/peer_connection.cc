@@ -16,6 +16,8 @@ Error RefusalOf(ReplyStatus status) {
       return Error(ErrorCode::kInvalidArgument, "a range is not within the segment");
     case ReplyStatus::kNoFile:
       return Error(ErrorCode::kUnavailable, "the segment has no memory file");
+    case ReplyStatus::kNoWay:
+      return Error(ErrorCode::kUnavailable, "UCX does not lead to the peer");
     default:
       return Error(ErrorCode::kUnavailable, "the segment has gone, or the secret is another");
   }

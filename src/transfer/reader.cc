@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "transfer/shm_path.h"
 #include "transfer/tcp_path.h"
+#include "transfer/ucx_path.h"
 
 namespace halfmoon::transfer {
 
@@ -28,6 +29,9 @@ Reader::Reader(PathContext context)
   };
   if (context_.options->allow_shared_memory) {
     path(PathKind::kSharedMemory) = std::make_unique<ShmPath>(context_);
+  }
+  if (context_.ucx != nullptr) {
+    path(PathKind::kUcx) = std::make_unique<UcxPath>(context_, context_.ucx);
   }
   if (context_.options->allow_tcp) path(PathKind::kTcp) = std::make_unique<TcpPath>(context_);
 }
@@ -81,12 +85,16 @@ std::string Reader::NameOf(const Job& job) const {
 }
 
 Path* Reader::NextPath(const Job& job, std::optional<PathKind> other_than) const {
+  Path* avoided = nullptr;
   for (size_t i = 0; i < paths_.size(); ++i) {
     const auto kind = static_cast<PathKind>(i);
     if (paths_[i] == nullptr || job.failed[i] || kind == other_than) continue;
-    if (!job.descriptor().address(kind).empty()) return paths_[i].get();
+    const std::string& address = job.descriptor().address(kind);
+    if (address.empty()) continue;
+    if (!paths_[i]->Avoids(address)) return paths_[i].get();
+    if (avoided == nullptr) avoided = paths_[i].get();
   }
-  return nullptr;
+  return avoided;
 }
 
 void Reader::Continue(Job& job) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The peers of one path, by address. TCP and shared memory differ in their connections only.
+// The peers of one path, by address. Paths differ in their connections only.
 #pragma once
 
 #include <map>
@@ -9,6 +9,7 @@
 #include "transfer/counters.h"
 #include "transfer/path.h"
 #include "transfer/peer.h"
+#include "transfer/ucx.h"
 #include "transfer/workers.h"
 
 namespace halfmoon::transfer {
@@ -20,6 +21,7 @@ struct PathContext {
   Counters* counters = nullptr;
   Workers* workers = nullptr;
   const TransferOptions* options = nullptr;
+  Ucx* ucx = nullptr;  ///< nullptr: there is none
 };
 
 /// Loop thread only.

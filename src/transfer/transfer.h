@@ -123,9 +123,10 @@ struct TransferOptions {
   std::string token;
   bool allow_shared_memory = true;
   bool allow_tcp = true;
+  bool allow_ucx = true;  ///< where this build has it and the machine too
   int connections_per_peer = 4;
   uint32_t slice_bytes = 1 << 20;                ///< over TCP; 16 KiB to 8 MiB
-  uint32_t shared_memory_slice_bytes = 8 << 20;  ///< 16 KiB to 64 MiB
+  uint32_t shared_memory_slice_bytes = 8 << 20;  ///< over UCX too; 16 KiB to 64 MiB
   int worker_threads = 1;                        ///< copy from shared memory, check sums
   int max_connections = 1024;                    ///< from peers; more are refused
   int max_transfers = 4096;                      ///< in flight; more fail
@@ -139,6 +140,9 @@ struct TransferOptions {
   /// For tests: decides over each slice that arrived. Called on a thread of the engine.
   std::function<Fault(PathKind)> fault;
 };
+
+/// UCX as it is here, for people: "UCX 1.13.1 (cma, posix, sysv)", or "none: " and why.
+std::string DescribeUcx();
 
 /// An engine that listens. Starts its threads: one for events, and the workers. Errors:
 /// kInvalidArgument naming the option, kIo naming the address.

@@ -150,7 +150,7 @@ TEST(Failover, SharedMemoryThatBreaks_GoesOnOverTcp) {
   std::atomic<int> slices{0};
   const std::unique_ptr<TransferEngine> owner = StartEngine();
   const std::unique_ptr<TransferEngine> reader = StartEngine(
-      {.shared_memory_slice_bytes = 256 << 10, .fault = [&](PathKind path) {
+      {.allow_ucx = false, .shared_memory_slice_bytes = 256 << 10, .fault = [&](PathKind path) {
          return path == PathKind::kSharedMemory && ++slices > 8 ? Fault::kBrokenPath : Fault::kNone;
        }});
   const SharedMemory memory(16 * kMiB);
@@ -177,16 +177,19 @@ TEST(Failover, EveryPathBroken_NamesThemAll) {
   EXPECT_EQ(status.error().code(), ErrorCode::kUnavailable);
   EXPECT_THAT(status.error().message(), HasSubstr("shm"));
   EXPECT_THAT(status.error().message(), HasSubstr("tcp"));
+  if (HasUcx()) {
+    EXPECT_THAT(status.error().message(), HasSubstr("ucx"));
+  }
 }
 
 TEST(Failover, WrongBytesFromSharedMemory_AreReadAgainOverTcp) {
   std::atomic<int> slices{0};
   const std::unique_ptr<TransferEngine> owner = StartEngine();
-  const std::unique_ptr<TransferEngine> reader =
-      StartEngine({.shared_memory_slice_bytes = 256 << 10, .fault = [&](PathKind path) {
-                     return path == PathKind::kSharedMemory && ++slices == 3 ? Fault::kWrongBytes
-                                                                             : Fault::kNone;
-                   }});
+  const std::unique_ptr<TransferEngine> reader = StartEngine(
+      {.allow_ucx = false, .shared_memory_slice_bytes = 256 << 10, .fault = [&](PathKind path) {
+         return path == PathKind::kSharedMemory && ++slices == 3 ? Fault::kWrongBytes
+                                                                 : Fault::kNone;
+       }});
   const SharedMemory memory(16 * kMiB);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   EXPECT_TRUE(ReadsEqual(*reader, segment->descriptor(), memory.bytes()));
@@ -198,10 +201,11 @@ TEST(Failover, WrongBytesFromSharedMemory_AreReadAgainOverTcp) {
 TEST(Failover, WrongBytesOfOneRange_AreReadAgainAlone) {
   std::atomic<int> slices{0};
   const std::unique_ptr<TransferEngine> owner = StartEngine();
-  const std::unique_ptr<TransferEngine> reader =
-      StartEngine({.allow_shared_memory = false, .slice_bytes = 16 << 10, .fault = [&](PathKind) {
-                     return ++slices == 3 ? Fault::kWrongBytes : Fault::kNone;
-                   }});
+  const std::unique_ptr<TransferEngine> reader = StartEngine(
+      {.allow_shared_memory = false,
+       .allow_ucx = false,
+       .slice_bytes = 16 << 10,
+       .fault = [&](PathKind) { return ++slices == 3 ? Fault::kWrongBytes : Fault::kNone; }});
   const SharedMemory memory(kMiB);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   std::vector<std::byte> copy(kMiB);
@@ -214,6 +218,122 @@ TEST(Failover, WrongBytesOfOneRange_AreReadAgainAlone) {
   EXPECT_TRUE(ReadAndWait(*reader, segment->descriptor(), ranges).ok());
   EXPECT_TRUE(std::ranges::equal(copy, memory.bytes()));
   EXPECT_GE(StatsOf(*reader, PathKind::kTcp).failures, 1u);
+}
+
+TEST(Failover, UcxThatBreaks_GoesOnOverTcp) {
+  if (!HasUcx()) GTEST_SKIP() << DescribeUcx();
+  std::atomic<int> slices{0};
+  const std::unique_ptr<TransferEngine> owner = StartEngine({.allow_shared_memory = false});
+  const std::unique_ptr<TransferEngine> reader = StartEngine(
+      {.allow_shared_memory = false,
+       .shared_memory_slice_bytes = 256 << 10,
+       .fault = [&](PathKind path) {
+         return path == PathKind::kUcx && ++slices > 8 ? Fault::kBrokenPath : Fault::kNone;
+       }});
+  const SharedMemory memory(16 * kMiB);
+  const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
+  EXPECT_TRUE(ReadsEqual(*reader, segment->descriptor(), memory.bytes()));
+  const uint64_t over_ucx = StatsOf(*reader, PathKind::kUcx).received_bytes;
+  EXPECT_EQ(over_ucx, 8u * (256 << 10));
+  EXPECT_EQ(StatsOf(*reader, PathKind::kTcp).received_bytes, memory.bytes().size() - over_ucx);
+  EXPECT_EQ(reader->Stats().failovers, 1u);
+}
+
+// An owner over TCP alone, and one whose end of a UCX connection a test holds: proves the token and
+// answers as told, but sends nothing over UCX.
+class SilentUcxOwner {
+ public:
+  explicit SilentUcxOwner(ReplyStatus answer)
+      : listener_(ListenTcp(LookUp("127.0.0.1", 0).value()).value()),
+        thread_([this, answer] { Serve(answer); }) {}
+  ~SilentUcxOwner() {
+    stopping_ = true;
+    thread_.join();
+  }
+  std::string address() const { return BoundAddress(listener_.get()).value().ToText(); }
+  int connections() const { return connections_; }
+
+ private:
+  bool Receive(int fd, std::string* bytes, size_t wanted) {
+    while (bytes->size() < wanted && !stopping_) {
+      pollfd readable = {.fd = fd, .events = POLLIN};
+      if (::poll(&readable, 1, 10) != 1) continue;
+      std::array<char, 65536> buffer;
+      const ssize_t got = ::recv(fd, buffer.data(), buffer.size(), 0);
+      if (got <= 0) return false;
+      bytes->append(buffer.data(), static_cast<size_t>(got));
+    }
+    return !stopping_;
+  }
+  static void Send(int fd, std::string_view bytes) {
+    const iovec piece = {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
+    SendMessage(fd, {&piece, 1}, 0);
+  }
+  void Serve(ReplyStatus answer) {
+    while (!stopping_) {
+      pollfd ready = {.fd = listener_.get(), .events = POLLIN};
+      if (::poll(&ready, 1, 10) != 1) continue;
+      const FileDescriptor peer(::accept(listener_.get(), nullptr, nullptr));
+      ++connections_;
+      std::string in;
+      if (!Receive(peer.get(), &in, kHelloBytes)) continue;
+      const Hello reader = Hello::Parse(in.substr(0, kHelloBytes)).value();
+      const Hello hello = {.path = PathKind::kUcx, .nonce = {7}};
+      Send(peer.get(), hello.Format());
+      if (!Receive(peer.get(), &in, kHelloBytes + kProofBytes)) continue;
+      in.erase(0, kHelloBytes + kProofBytes);
+      const std::string proof = Proof(Role::kOwner, "a token", reader, hello).value();
+      Send(peer.get(), Verdict{.accepted = true, .proof = proof}.Format());
+      Request request;
+      while (true) {
+        const size_t used = Request::Parse(in, &request).value();
+        in.erase(0, used);
+        if (used == 0) {
+          if (!Receive(peer.get(), &in, in.size() + 1)) break;
+          continue;
+        }
+        const auto reply =
+            Reply{.type = request.type, .status = answer, .number = request.number}.Format();
+        Send(peer.get(), {reply.data(), reply.size()});
+      }
+    }
+  }
+
+  FileDescriptor listener_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<int> connections_{0};
+  std::thread thread_;
+};
+
+class UcxThatBringsNothing : public ::testing::TestWithParam<ReplyStatus> {};
+INSTANTIATE_TEST_SUITE_P(Failover, UcxThatBringsNothing,
+                         ::testing::Values(ReplyStatus::kOk, ReplyStatus::kNoWay));
+
+TEST_P(UcxThatBringsNothing, GoesOnOverTcpAndIsLeftAloneForAWhile) {
+  if (!HasUcx()) GTEST_SKIP() << DescribeUcx();
+  SilentUcxOwner silent(GetParam());
+  const std::unique_ptr<TransferEngine> owner =
+      StartEngine({.allow_shared_memory = false, .allow_ucx = false});
+  const std::unique_ptr<TransferEngine> reader =
+      StartEngine({.allow_shared_memory = false, .silence_us = 200'000});
+  const SharedMemory memory(kMiB);
+  const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
+  Descriptor descriptor = Descriptor::Parse(segment->descriptor()).value();
+  descriptor.addresses[static_cast<size_t>(PathKind::kUcx)] = silent.address();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(ReadsEqual(*reader, descriptor.Format(), memory.bytes()));
+  }
+  EXPECT_EQ(StatsOf(*reader, PathKind::kTcp).received_bytes, 3 * memory.bytes().size());
+  EXPECT_EQ(reader->Stats().failovers, 1u);
+  EXPECT_EQ(silent.connections(), 1);
+  // Nothing else is left: it is asked again.
+  descriptor.addresses[static_cast<size_t>(PathKind::kTcp)].clear();
+  std::vector<std::byte> copy(100);
+  const ReadRange range = {.offset = 0, .target = copy};
+  const Status status = ReadAndWait(*reader, descriptor.Format(), {&range, 1});
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code(), ErrorCode::kUnavailable);
+  EXPECT_THAT(status.error().message(), HasSubstr("ucx"));
 }
 
 // A peer that is no engine: what it sends, and what comes back until the owner closes.
@@ -257,7 +377,8 @@ class Stranger {
 
 TEST(Owner, WhatMakesNoSense_IsCutOffAndOthersAreServed) {
   const std::unique_ptr<TransferEngine> owner = StartEngine({.connect_timeout_us = 100'000});
-  const std::unique_ptr<TransferEngine> reader = StartEngine({.allow_shared_memory = false});
+  const std::unique_ptr<TransferEngine> reader =
+      StartEngine({.allow_shared_memory = false, .allow_ucx = false});
   const SharedMemory memory(kMiB);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   const std::string address = TcpAddressOf(segment->descriptor());
@@ -310,7 +431,8 @@ TEST(Owner, WhatMakesNoSense_IsCutOffAndOthersAreServed) {
 
 TEST(Owner, MoreConnectionsThanAllowed_ServesWithThoseItTakes) {
   const std::unique_ptr<TransferEngine> owner = StartEngine({.max_connections = 1});
-  const std::unique_ptr<TransferEngine> reader = StartEngine({.allow_shared_memory = false});
+  const std::unique_ptr<TransferEngine> reader =
+      StartEngine({.allow_shared_memory = false, .allow_ucx = false});
   const SharedMemory memory(32 * kMiB);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   EXPECT_TRUE(ReadsEqual(*reader, segment->descriptor(), memory.bytes()));

@@ -43,8 +43,9 @@ Result<ChildProcess> StartOwner(size_t bytes, const TransferOptions& options) {
 class TwoProcesses : public ::testing::TestWithParam<PathKind> {
  protected:
   void StartWith(size_t bytes) {
-    const bool shm = GetParam() == PathKind::kSharedMemory;
-    TransferOptions options = {.allow_shared_memory = shm, .allow_tcp = !shm};
+    TransferOptions options = {.allow_shared_memory = GetParam() == PathKind::kSharedMemory,
+                               .allow_tcp = GetParam() == PathKind::kTcp,
+                               .allow_ucx = GetParam() == PathKind::kUcx};
     options.slice_bytes = options.shared_memory_slice_bytes = 64 << 10;
     // Threads only after the fork.
     Result<ChildProcess> owner = StartOwner(bytes, options);
@@ -73,8 +74,13 @@ class TwoProcesses : public ::testing::TestWithParam<PathKind> {
   std::unique_ptr<TransferEngine> reader_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Transfer, TwoProcesses,
-                         ::testing::Values(PathKind::kSharedMemory, PathKind::kTcp),
+std::vector<PathKind> Paths() {
+  std::vector<PathKind> paths = {PathKind::kSharedMemory, PathKind::kTcp};
+  if (HasUcx()) paths.push_back(PathKind::kUcx);
+  return paths;
+}
+
+INSTANTIATE_TEST_SUITE_P(Transfer, TwoProcesses, ::testing::ValuesIn(Paths()),
                          [](const auto& path) { return std::string(PathName(path.param)); });
 
 TEST_P(TwoProcesses, Segment_ArrivesBitForBit) {
@@ -108,12 +114,19 @@ TEST_P(TwoProcesses, HaltedOwner_EndsByTheDeadlineAndServesLater) {
   EXPECT_TRUE(std::ranges::equal(copy_, SharedMemory(64 * kMiB).bytes()));
 }
 
-TEST(KilledReader, LetsGoOfTheSegment) {
+class KilledReader : public ::testing::TestWithParam<PathKind> {};
+INSTANTIATE_TEST_SUITE_P(Transfer, KilledReader, ::testing::ValuesIn(Paths()),
+                         [](const auto& path) { return std::string(PathName(path.param)); });
+
+TEST_P(KilledReader, LetsGoOfTheSegment) {
+  TransferOptions options = {.allow_shared_memory = GetParam() == PathKind::kSharedMemory,
+                             .allow_tcp = GetParam() == PathKind::kTcp,
+                             .allow_ucx = GetParam() == PathKind::kUcx};
   // The reader is the child here, which never stops reading.
-  Result<ChildProcess> child = ChildProcess::Fork({.name = "reader"}, [] {
+  Result<ChildProcess> child = ChildProcess::Fork({.name = "reader"}, [=] {
     std::string descriptor;
     std::getline(std::cin, descriptor);
-    const std::unique_ptr<TransferEngine> reader = StartEngine();
+    const std::unique_ptr<TransferEngine> reader = StartEngine(options);
     std::vector<std::byte> copy(16 * kMiB);
     const ReadRange range = {.offset = 0, .target = copy};
     for (int i = 0; i < 10'000; ++i) {
@@ -130,7 +143,8 @@ TEST(KilledReader, LetsGoOfTheSegment) {
   });
   ASSERT_TRUE(child.ok());
   const SharedMemory memory(16 * kMiB);
-  const std::unique_ptr<TransferEngine> owner = StartEngine({.release_us = 3'600'000'000});
+  options.release_us = 3'600'000'000;
+  const std::unique_ptr<TransferEngine> owner = StartEngine(options);
   std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   ASSERT_TRUE(child->WriteLine(segment->descriptor()).ok());
   const Result<std::string> line = child->ReadLine(kPatienceUs);
@@ -173,7 +187,7 @@ class OverLink : public ::testing::Test {
                  "/24 dev hmtest1 && ip link set hmtest1 up")) {
         return 1;
       }
-      return OwnerMain(bytes, {.host = kOwnerAddress});
+      return OwnerMain(bytes, {.host = kOwnerAddress, .allow_ucx = false});
     });
     ASSERT_TRUE(owner.ok()) << owner.error().message();
     owner_ = std::make_unique<ChildProcess>(std::move(owner).value());

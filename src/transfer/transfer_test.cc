@@ -27,18 +27,23 @@ class EveryPath : public ::testing::TestWithParam<Way> {
   static TransferOptions Options() {
     return {.allow_shared_memory = GetParam().kind == PathKind::kSharedMemory,
             .allow_tcp = GetParam().kind == PathKind::kTcp,
+            .allow_ucx = GetParam().kind == PathKind::kUcx,
             .zero_copy = GetParam().zero_copy};
   }
   std::unique_ptr<TransferEngine> owner_ = StartEngine(Options());
   std::unique_ptr<TransferEngine> reader_ = StartEngine(Options());
 };
 
-INSTANTIATE_TEST_SUITE_P(Transfer, EveryPath,
-                         ::testing::Values(Way{"Shm", PathKind::kSharedMemory, ZeroCopy::kOff},
-                                           Way{"Tcp", PathKind::kTcp, ZeroCopy::kOff},
-                                           Way{"TcpZeroCopy", PathKind::kTcp, ZeroCopy::kAlways},
-                                           Way{"TcpZeroCopyIfWorthIt", PathKind::kTcp,
-                                               ZeroCopy::kToOtherHosts}),
+std::vector<Way> Ways() {
+  std::vector<Way> ways = {{"Shm", PathKind::kSharedMemory, ZeroCopy::kOff},
+                           {"Tcp", PathKind::kTcp, ZeroCopy::kOff},
+                           {"TcpZeroCopy", PathKind::kTcp, ZeroCopy::kAlways},
+                           {"TcpZeroCopyIfWorthIt", PathKind::kTcp, ZeroCopy::kToOtherHosts}};
+  if (HasUcx()) ways.push_back({"Ucx", PathKind::kUcx, ZeroCopy::kOff});
+  return ways;
+}
+
+INSTANTIATE_TEST_SUITE_P(Transfer, EveryPath, ::testing::ValuesIn(Ways()),
                          [](const auto& way) { return way.param.name; });
 
 TEST_P(EveryPath, WholeSegment_ArrivesBitForBit) {
@@ -297,8 +302,10 @@ TEST(Transfer, NoDescriptor_IsInvalid) {
 }
 
 TEST(Transfer, NoPathInCommon_IsUnavailable) {
-  const std::unique_ptr<TransferEngine> owner = StartEngine({.allow_shared_memory = false});
-  const std::unique_ptr<TransferEngine> reader = StartEngine({.allow_tcp = false});
+  const std::unique_ptr<TransferEngine> owner =
+      StartEngine({.allow_shared_memory = false, .allow_ucx = false});
+  const std::unique_ptr<TransferEngine> reader =
+      StartEngine({.allow_tcp = false, .allow_ucx = false});
   const SharedMemory memory(4096);
   const std::unique_ptr<Segment> segment = RegisterMemory(*owner, memory);
   std::vector<std::byte> copy(100);
@@ -335,8 +342,8 @@ TEST(Transfer, BothPaths_PrefersSharedMemory) {
   EXPECT_THAT(owner->Describe(), HasSubstr("shm"));
 }
 
-TEST(Transfer, PlainMemory_GoesOverTcp) {
-  const std::unique_ptr<TransferEngine> owner = StartEngine();
+TEST(Transfer, PlainMemoryWithoutUcx_GoesOverTcp) {
+  const std::unique_ptr<TransferEngine> owner = StartEngine({.allow_ucx = false});
   const std::unique_ptr<TransferEngine> reader = StartEngine();
   std::vector<std::byte> memory(1 << 20, std::byte{5});
   const Result<std::unique_ptr<Segment>> segment = owner->Register(memory, {});
@@ -380,7 +387,8 @@ TEST(StartTransfer, OptionsOutOfRange_AreNamed) {
   };
   EXPECT_THAT(message({.slice_bytes = 100}), HasSubstr("slice_bytes"));
   EXPECT_THAT(message({.port = 70000}), HasSubstr("port"));
-  EXPECT_THAT(message({.allow_shared_memory = false, .allow_tcp = false}), HasSubstr("no path"));
+  EXPECT_THAT(message({.allow_shared_memory = false, .allow_tcp = false, .allow_ucx = false}),
+              HasSubstr("no path"));
   EXPECT_THAT(message({.host = "0.0.0.0"}), HasSubstr("token"));
   EXPECT_THAT(message({.host = "0.0.0.0", .token = "t"}), HasSubstr("which address"));
   EXPECT_THAT(message({.host = "no such host"}), HasSubstr("no such host"));
@@ -391,7 +399,7 @@ TEST(StartTransfer, OptionsOutOfRange_AreNamed) {
 TEST(StartTransfer, PortInUse_IsNamed) {
   const std::unique_ptr<TransferEngine> engine = StartEngine();
   const std::string text = engine->Describe();
-  const size_t colon = text.rfind(':');
+  const size_t colon = text.find(':');
   const auto second = StartTransfer({.port = std::stoi(text.substr(colon + 1))});
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.error().code(), ErrorCode::kIo);

@@ -81,12 +81,17 @@ uint64_t Request::TotalBytes() const {
 }
 
 void Request::AppendTo(std::string* bytes) const {
+  const size_t count = type == MessageType::kConnect ? worker_address.size() : pieces.size();
   Append(bytes, static_cast<uint8_t>(type));
   Append(bytes, uint8_t{0});
-  Append(bytes, static_cast<uint16_t>(pieces.size()));
+  Append(bytes, static_cast<uint16_t>(count));
   Append(bytes, number);
   Append(bytes, segment);
   bytes->append(secret.data(), secret.size());
+  if (type == MessageType::kConnect) {
+    *bytes += worker_address;
+    return;
+  }
   for (const Piece& piece : pieces) {
     Append(bytes, piece.offset);
     Append(bytes, piece.length);
@@ -96,19 +101,27 @@ void Request::AppendTo(std::string* bytes) const {
 Result<size_t> Request::Parse(std::string_view bytes, Request* request) {
   if (bytes.size() < kRequestHeaderBytes) return size_t{0};
   const auto type = static_cast<uint8_t>(bytes[0]);
+  const bool connects = type == static_cast<uint8_t>(MessageType::kConnect);
   if (type < static_cast<uint8_t>(MessageType::kRead) ||
-      type > static_cast<uint8_t>(MessageType::kConfirm)) {
+      (type > static_cast<uint8_t>(MessageType::kConfirm) && !connects)) {
     return Corrupt("request of unknown type " + std::to_string(type));
   }
   const auto count = Load<uint16_t>(bytes.data() + 2);
-  if (count > kMaxPieces) return Corrupt("request of " + std::to_string(count) + " pieces");
-  const size_t size = kRequestHeaderBytes + count * kPieceBytes;
+  if (connects && (count == 0 || count > kMaxWorkerAddressBytes)) {
+    return Corrupt("address of " + std::to_string(count) + " bytes");
+  }
+  if (!connects && count > kMaxPieces) {
+    return Corrupt("request of " + std::to_string(count) + " pieces");
+  }
+  const size_t size = kRequestHeaderBytes + (connects ? count : count * kPieceBytes);
   if (bytes.size() < size) return size_t{0};
   request->type = static_cast<MessageType>(type);
   request->number = Load<uint32_t>(bytes.data() + 4);
   request->segment = Load<uint64_t>(bytes.data() + 8);
   std::memcpy(request->secret.data(), bytes.data() + 16, request->secret.size());
   request->pieces.clear();
+  request->worker_address.assign(bytes.substr(kRequestHeaderBytes, connects ? count : 0));
+  if (connects) return size;
   uint64_t total = 0;
   for (size_t i = 0; i < count; ++i) {
     const char* at = bytes.data() + kRequestHeaderBytes + i * kPieceBytes;
@@ -137,10 +150,10 @@ Result<Reply> Reply::Parse(const std::array<char, kReplyBytes>& bytes) {
   const auto type = static_cast<uint8_t>(bytes[0]);
   const auto status = static_cast<uint8_t>(bytes[1]);
   if (type < static_cast<uint8_t>(MessageType::kRead) ||
-      type > static_cast<uint8_t>(MessageType::kGone)) {
+      type > static_cast<uint8_t>(MessageType::kConnect)) {
     return Corrupt("reply of unknown type " + std::to_string(type));
   }
-  if (status > static_cast<uint8_t>(ReplyStatus::kNoFile)) {
+  if (status > static_cast<uint8_t>(ReplyStatus::kNoWay)) {
     return Corrupt("reply with unknown status " + std::to_string(status));
   }
   return Reply{.type = static_cast<MessageType>(type),
@@ -148,6 +161,24 @@ Result<Reply> Reply::Parse(const std::array<char, kReplyBytes>& bytes) {
                .number = Load<uint32_t>(bytes.data() + 4),
                .length = Load<uint64_t>(bytes.data() + 8),
                .offset = Load<uint64_t>(bytes.data() + 16)};
+}
+
+std::array<char, kUcxHeaderBytes> UcxHeader::Format() const {
+  std::array<char, kUcxHeaderBytes> bytes = {};
+  std::memcpy(bytes.data(), secret.data(), secret.size());
+  std::memcpy(bytes.data() + 16, &number, sizeof(number));
+  std::memcpy(bytes.data() + 20, &piece, sizeof(piece));
+  return bytes;
+}
+
+Result<UcxHeader> UcxHeader::Parse(std::string_view bytes) {
+  if (bytes.size() != kUcxHeaderBytes) {
+    return Corrupt("UCX message with a header of " + std::to_string(bytes.size()) + " bytes");
+  }
+  UcxHeader header{.number = Load<uint32_t>(bytes.data() + 16),
+                   .piece = Load<uint32_t>(bytes.data() + 20)};
+  std::memcpy(header.secret.data(), bytes.data(), header.secret.size());
+  return header;
 }
 
 }  // namespace halfmoon::transfer

@@ -23,6 +23,8 @@ inline constexpr size_t kReplyBytes = 24;
 /// Pieces in one request, and their bytes together.
 inline constexpr size_t kMaxPieces = 128;
 inline constexpr uint64_t kMaxRequestBytes = 64 << 20;
+inline constexpr size_t kMaxWorkerAddressBytes = 4096;
+inline constexpr size_t kUcxHeaderBytes = 24;
 /// Requests that a reader may have sent on a connection and not yet got the reply of.
 inline constexpr size_t kMaxOutstanding = 64;
 
@@ -55,6 +57,7 @@ enum class MessageType : uint8_t {
   kLease = 3,    ///< the segment stays until kConfirm
   kConfirm = 4,  ///< ends the lease with the same number; the reply says that it held
   kGone = 5,     ///< of the owner, unasked: the segment has gone
+  kConnect = 6,  ///< over UCX, first: the address that bytes are to be sent to
 };
 
 struct Piece {
@@ -69,6 +72,9 @@ struct Request {
   uint64_t segment = 0;
   Secret secret = {};
   std::vector<Piece> pieces;
+  /// kConnect: of the reader's UCX worker. `segment` is then the version of UCX
+  /// (Ucx::wire_version), `secret` what every message is to begin with.
+  std::string worker_address;
 
   uint64_t TotalBytes() const;
   void AppendTo(std::string* bytes) const;
@@ -82,6 +88,7 @@ enum class ReplyStatus : uint8_t {
   kGone = 1,        ///< no such segment, or not with that secret
   kOutOfRange = 2,  ///< a piece is not within it
   kNoFile = 3,      ///< it has no memory file
+  kNoWay = 4,       ///< UCX has no transport that leads to the reader
 };
 
 struct Reply {
@@ -95,6 +102,17 @@ struct Reply {
   std::array<char, kReplyBytes> Format() const;
   /// Errors: kCorrupt.
   static Result<Reply> Parse(const std::array<char, kReplyBytes>& bytes);
+};
+
+/// What a message over UCX begins with: whose it is, and which piece of which request follows.
+struct UcxHeader {
+  Secret secret = {};
+  uint32_t number = 0;
+  uint32_t piece = 0;
+
+  std::array<char, kUcxHeaderBytes> Format() const;
+  /// Errors: kCorrupt (size).
+  static Result<UcxHeader> Parse(std::string_view bytes);
 };
 
 }  // namespace halfmoon::transfer

@@ -55,6 +55,41 @@ TEST(Verdict, ItsBytes_AreReadBack) {
   EXPECT_FALSE(Verdict::Parse(Verdict{}.Format()).accepted);
 }
 
+TEST(Request, WorkerAddress_IsReadBackOnceWholeAndIsBounded) {
+  Request request = {.type = MessageType::kConnect,
+                     .segment = 9,
+                     .secret = {1, 2},
+                     .worker_address = std::string("\0some address", 13)};
+  std::string bytes;
+  request.AppendTo(&bytes);
+  Request back;
+  EXPECT_EQ(Request::Parse(std::string_view(bytes).substr(0, bytes.size() - 1), &back).value(), 0u);
+  EXPECT_EQ(Request::Parse(bytes + "more", &back).value(), bytes.size());
+  EXPECT_EQ(back.type, MessageType::kConnect);
+  EXPECT_EQ(back.segment, request.segment);
+  EXPECT_EQ(back.secret, request.secret);
+  EXPECT_EQ(back.worker_address, request.worker_address);
+  for (const size_t size : {size_t{0}, kMaxWorkerAddressBytes + 1}) {
+    request.worker_address.assign(size, 'a');
+    bytes.clear();
+    request.AppendTo(&bytes);
+    EXPECT_EQ(Request::Parse(bytes, &back).error().code(), ErrorCode::kCorrupt);
+  }
+}
+
+TEST(UcxHeader, ItsBytes_AreReadBack) {
+  const UcxHeader header = {.secret = {1, 2, 3}, .number = 77, .piece = 5};
+  const auto bytes = header.Format();
+  const std::string_view view(bytes.data(), bytes.size());
+  const Result<UcxHeader> back = UcxHeader::Parse(view);
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->secret, header.secret);
+  EXPECT_EQ(back->number, 77u);
+  EXPECT_EQ(back->piece, 5u);
+  EXPECT_FALSE(UcxHeader::Parse(view.substr(1)).ok());
+  EXPECT_FALSE(UcxHeader::Parse({}).ok());
+}
+
 TEST(Request, ItsBytes_AreReadBackOnceWhole) {
   std::string bytes;
   ExampleRequest().AppendTo(&bytes);
@@ -120,10 +155,10 @@ TEST(Reply, ItsBytes_AreReadBack) {
 
 TEST(Reply, UnknownTypeOrStatus_IsCorrupt) {
   std::array<char, kReplyBytes> bytes = Reply{}.Format();
-  bytes[0] = 6;
+  bytes[0] = 7;
   EXPECT_EQ(Reply::Parse(bytes).error().code(), ErrorCode::kCorrupt);
   bytes = Reply{}.Format();
-  bytes[1] = 4;
+  bytes[1] = 5;
   EXPECT_EQ(Reply::Parse(bytes).error().code(), ErrorCode::kCorrupt);
 }
 

@@ -56,6 +56,8 @@ class Cluster:
         if join:
             host = "127.0.0.1" if self.network is None else self.network.address("conductor")
             where += ["--join", f"{host}:{self.port}"]
+        if self.network is not None:
+            where += ["--transfer", "tcp"]  # other paths would go around the links
         self.nodes[name] = Server(self.model, "--role", role, "--node-name", name, "-t", "1", *where, *flags,
                                   environment=TOKEN, **on_host, **options)
         return self.nodes[name]

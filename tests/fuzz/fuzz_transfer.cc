@@ -34,6 +34,7 @@ void ParseRequests(std::string_view bytes) {
     if (!used.ok() || *used == 0) return;
     HM_CHECK(*used <= bytes.size(), "a request that is longer than its bytes");
     HM_CHECK(request.pieces.size() <= kMaxPieces, "too many pieces");
+    HM_CHECK(request.worker_address.size() <= kMaxWorkerAddressBytes, "too long an address");
     HM_CHECK(request.TotalBytes() <= kMaxRequestBytes, "too many bytes");
     for (const Piece& piece : request.pieces) {
       HM_CHECK(piece.length > 0, "an empty piece");
@@ -68,6 +69,12 @@ void ParseHandshake(std::string_view bytes) {
       HM_CHECK(static_cast<int>(hello->path) < kNumPaths, "a path that there is not");
       HM_CHECK(Hello::Parse(hello->Format()).ok(), "a hello does not read what it wrote");
     }
+  }
+  const Result<UcxHeader> header = UcxHeader::Parse(bytes.substr(0, kUcxHeaderBytes));
+  if (header.ok()) {
+    const auto written = header->Format();
+    HM_CHECK(std::string_view(written.data(), written.size()) == bytes.substr(0, kUcxHeaderBytes),
+             "a UCX header changes");
   }
   if (bytes.size() >= kVerdictBytes) {
     const Verdict verdict = Verdict::Parse(bytes.substr(0, kVerdictBytes));

@@ -30,6 +30,8 @@ THIRD_PARTY = [
     ("zlib.h", {"base"}),
     ("liburing.h", {"base"}),
     ("prometheus/", {"serve"}),
+    ("ucp/", {"transfer"}),
+    ("ucm/", {"transfer"}),
     ("textcore.h", {"text"}),
     ("CLI/", {"apps", "bench"}),
     ("gtest/", {"test"}),
