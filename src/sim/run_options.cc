@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kMaxRuns = 10'000;
 constexpr int32_t kMaxNodes = 20'000;
 
-constexpr std::array<OptionName, 19> kNames{{
+constexpr std::array<OptionName, 20> kNames{{
     {"prefill", "nodes that prefill"},
     {"decode", "nodes that decode"},
     {"coupled", "nodes that do both, as vLLM 0.5.1: prompts first, whole, no prefix kept"},
@@ -20,6 +20,7 @@ constexpr std::array<OptionName, 19> kNames{{
     {"policy", "random, load, local, global or slack"},
     {"balance",
      "a prefix is fetched where it is more than so many times the node's own; 0: by cost"},
+    {"first-token", "prefill or decode: the node that gives it, in place of the policy's"},
     {"rate", "arrivals, times those of the trace"},
     {"copies", "of the trace at once, which share nothing"},
     {"jitter", "arrivals are later by up to so many seconds (traces have steps of 3)"},
@@ -91,6 +92,12 @@ Status SetOption(std::string_view name, std::string_view value, SimOptions* opti
   if (name == "coupled-cache") return SetBool(name, value, &o.coupled_cache);
   if (name == "balance") {
     HM_ASSIGN(o.balancing_threshold, Number(name, value, 0, 1e6));
+    return {};
+  }
+  if (name == "first-token") {
+    if (value != "prefill" && value != "decode") return Wrong(name, value, "prefill or decode");
+    o.first_token =
+        value == "decode" ? cluster::FirstToken::kDecode : cluster::FirstToken::kPrefill;
     return {};
   }
   if (name == "rate") return Set(name, value, 1e-3, 1e3, 1, &o.rate);

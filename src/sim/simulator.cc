@@ -36,6 +36,7 @@ CostModel WithNetwork(CostModel model, double nic_bytes_per_s) {
 cluster::Policy PolicyOf(const SimOptions& options) {
   cluster::Policy policy = options.policy;
   policy.balancing_threshold = options.balancing_threshold.value_or(policy.balancing_threshold);
+  policy.first_token = options.first_token.value_or(policy.first_token);
   return policy;
 }
 
@@ -43,6 +44,7 @@ cluster::Policy PolicyOf(const SimOptions& options) {
 
 Simulator::Simulator(const SimOptions& options, const CostModel& model, const Trace& trace)
     : options_(options),
+      first_token_(PolicyOf(options).first_token),
       model_(WithNetwork(model, options.nic_bytes_per_s)),
       trace_(trace),
       conductor_({.policy = PolicyOf(options),

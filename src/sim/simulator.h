@@ -43,6 +43,7 @@ struct SimOptions {
   double nic_bytes_per_s = 0.0;  ///< 0: the cost model's
   /// In place of the policy's.
   std::optional<double> balancing_threshold;
+  std::optional<cluster::FirstToken> first_token;
   double headroom = 0.9;     ///< ConductorOptions::headroom
   bool output_known = true;  ///< the conductor is told how long answers get
   uint64_t seed = 1;
@@ -100,6 +101,7 @@ class Simulator {
     TimeUs last_token_us = 0;
     double prefill_us = 0.0;
     size_t join_step = 0;
+    int64_t joined_tokens = 0;    // that it held when it joined
     int64_t reserved_tokens = 0;  // on the decode node
     enum class Stage : uint8_t { kPrefill, kStream, kJoining, kDecode, kEnded };
     Stage stage = Stage::kPrefill;
@@ -155,7 +157,9 @@ class Simulator {
   void EndStep(int32_t index);
   int64_t PickPrompt(const Node& node) const;
   int32_t ChunkOf(const Node& node, const Flight& flight, bool decoding) const;
+  void StartPrompt(Node* node, uint32_t index);
   void EndPrompt(int32_t node_index, uint32_t index);
+  void CountToken(Flight* flight, TimeUs at_us);
   void Stream(uint32_t index);
   void Streamed(uint32_t index);
   void Admit(Node* node);
@@ -173,6 +177,7 @@ class Simulator {
   void CheckEnd();
 
   const SimOptions options_;
+  const cluster::FirstToken first_token_;
   const CostModel model_;
   const Trace& trace_;
   cluster::Conductor conductor_;

@@ -54,6 +54,34 @@ TEST(Simulator_OneRequest, TakesWhatItsPartsTake) {
   EXPECT_EQ(result.streamed_bytes, 10'000'000);
 }
 
+// The last token of the prompt is left to the node that decodes: the first answer comes with its
+// first step, and no gap is longer than a step.
+TEST(Simulator_OneRequest, MayBeAnsweredByItsDecodeNode) {
+  const Trace trace = TraceOf({{.prompt_tokens = 1000, .output_tokens = 11}});
+  SimOptions options = Disaggregated();
+  options.first_token = cluster::FirstToken::kDecode;
+  const SimResult result = RunAll(options, Simple(), trace);
+  EXPECT_EQ(result.requests[0].ttft_us, 1'000'000 + 1000 + 20'000);
+  EXPECT_EQ(result.requests[0].tbt_us, 20'000.0);
+  EXPECT_EQ(result.end_us, 1'000'000 + 1000 + 11 * 20'000);
+}
+
+// A second turn that comes before the first is computed finds what that has left when it starts.
+TEST(Simulator_Prefix, IsFoundWhenThePromptStarts) {
+  const std::vector<uint64_t> blocks{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  const auto row = [](TimeUs at_us) {
+    return TraceRequest{.arrival_us = at_us,
+                        .prompt_tokens = 1000,
+                        .output_tokens = 2,
+                        .first_block = 0,
+                        .num_blocks = 10};
+  };
+  const SimResult result =
+      RunAll(Disaggregated(), Simple(), TraceOf({row(0), row(500'000)}, blocks));
+  EXPECT_EQ(result.requests[1].own_tokens[1], 999);
+  EXPECT_EQ(result.requests[1].ttft_us, 501'000);
+}
+
 TEST(Simulator_Queue, IsServedOneByOne) {
   const Trace trace = TraceOf({{.prompt_tokens = 1000, .output_tokens = 2},
                                {.prompt_tokens = 1000, .output_tokens = 2},
