@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 
@@ -136,6 +137,49 @@ void BlockCatalog::SetPin(const BlockKey& key, Pin pin) {
   if (it != entries_.end()) it->second.pin = pin;
 }
 
+bool BlockCatalog::TakeChanges(Tier tier, int32_t most, CatalogChanges* changes) {
+  TierState& state = Of(tier);
+  for (int32_t i = 0; i < most && !state.changed.empty(); ++i) {
+    const int32_t slot = state.changed.front();
+    state.changed.pop_front();
+    state.told[Index(slot)].waits = false;
+    // A block that was told of this slot and has moved to another one is told of that one at once:
+    // should it go before its turn came, nobody would know that it had been told.
+    for (std::optional<SlotId> next = SlotId{slot}; next.has_value();) {
+      next = Tell(tier, ToIndex(*next), changes);
+    }
+  }
+  return !state.changed.empty();
+}
+
+// Where the block is now that the slot had when it was told last.
+std::optional<SlotId> BlockCatalog::Tell(Tier tier, int32_t slot, CatalogChanges* changes) {
+  TierState& state = Of(tier);
+  Told& told = state.told[Index(slot)];
+  const Slot& now = state.slots[Index(slot)];
+  const bool ready = now.state == State::kReady;
+  if (told.has_key && ready && told.key == now.key) return std::nullopt;
+  const Told before = told;
+  told.has_key = ready;
+  if (ready) {
+    told.key = now.key;
+    changes->added.push_back(now.key);
+  }
+  if (!before.has_key) return std::nullopt;
+  const std::optional<SlotId> moved = CopyOf(before.key, tier);
+  if (!moved.has_value()) changes->removed.push_back(before.key);
+  return moved;
+}
+
+bool BlockCatalog::ListTold(Tier tier, int32_t most, int32_t* next,
+                            std::vector<BlockKey>* keys) const {
+  const std::vector<Told>& told = Of(tier).told;
+  for (int32_t i = 0; i < most && Index(*next) < told.size(); ++i, ++*next) {
+    if (told[Index(*next)].has_key) keys->push_back(told[Index(*next)].key);
+  }
+  return Index(*next) < told.size();
+}
+
 bool BlockCatalog::IsNearlyFull(Tier tier) const {
   const TierState& state = Of(tier);
   const auto taken = static_cast<double>(state.num_slots) - static_cast<double>(state.free.size());
@@ -212,6 +256,7 @@ void BlockCatalog::MakeReady(const BlockKey& key, Tier tier, int32_t slot) {
   entries_[key].ready[Index(tier)] = slot;
   Append(&state, slot);
   ++state.num_ready;
+  NoteChange(&state, slot);
 }
 
 void BlockCatalog::RemoveCopy(Tier tier, int32_t slot) {
@@ -219,6 +264,7 @@ void BlockCatalog::RemoveCopy(Tier tier, int32_t slot) {
   Slot& gone = state.slots[Index(slot)];
   Unlink(&state, slot);
   --state.num_ready;
+  NoteChange(&state, slot);
   entries_.at(gone.key).ready[Index(tier)] = kNone;
   ForgetIfEmpty(gone.key);
   if (gone.readers > 0) {
@@ -227,6 +273,13 @@ void BlockCatalog::RemoveCopy(Tier tier, int32_t slot) {
     gone.state = State::kFree;
     state.free.push_back(slot);
   }
+}
+
+void BlockCatalog::NoteChange(TierState* tier, int32_t slot) const {
+  if (!options_.track_changes) return;
+  if (tier->told.size() <= Index(slot)) tier->told.resize(tier->slots.size());
+  if (std::exchange(tier->told[Index(slot)].waits, true)) return;
+  tier->changed.push_back(slot);
 }
 
 void BlockCatalog::ForgetIfEmpty(const BlockKey& key) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -36,6 +37,13 @@ struct CatalogOptions {
   double pass = 0.05;       ///< part of them that is freed at once, so that it happens seldom
   TimeUs put_timeout_us = 30'000'000;  ///< a put that takes longer is discarded
   TimeUs lease_us = 5'000'000;         ///< how long a block stays that was found
+  bool track_changes = false;          ///< TakeChanges tells of copies that come and go
+};
+
+/// How a tier differs from what was told of it before.
+struct CatalogChanges {
+  std::vector<BlockKey> added;    ///< some may have been told before
+  std::vector<BlockKey> removed;  ///< none of them has a copy in the tier now
 };
 
 /// Counters since the start.
@@ -89,6 +97,16 @@ class BlockCatalog {
   /// Requires a copy in some tier, else nothing happens. The pin goes with the last copy.
   void SetPin(const BlockKey& key, Pin pin);
 
+  /// Appends what has come to the tier's slots and left them since that was told last; looks at
+  /// `most` of the slots that have changed. What came and went in between is told only as it is
+  /// now, so what waits to be told is never more than there are slots. True where more waits.
+  /// Nothing comes without CatalogOptions::track_changes.
+  bool TakeChanges(Tier tier, int32_t most, CatalogChanges* changes);
+  /// Appends what has been told of `most` slots from *next on, which moves on behind them; true
+  /// where slots are left. Who applies this and, from before the first call on, everything that
+  /// TakeChanges tells, removals last, knows in the end what the tier has.
+  bool ListTold(Tier tier, int32_t most, int32_t* next, std::vector<BlockKey>* keys) const;
+
   int32_t num_slots(Tier tier) const { return Of(tier).num_slots; }
   int32_t num_free(Tier tier) const { return static_cast<int32_t>(Of(tier).free.size()); }
   int32_t num_ready(Tier tier) const { return Of(tier).num_ready; }
@@ -107,9 +125,17 @@ class BlockCatalog {
     int32_t younger = kNone;
     TimeUs started_us = 0;  // of a put
   };
+  /// What somebody knows of a slot.
+  struct Told {
+    BlockKey key;
+    bool has_key = false;
+    bool waits = false;  // the slot is in `changed`
+  };
   struct TierState {
     std::vector<Slot> slots;
-    std::vector<int32_t> free;  // last in, first out
+    std::vector<Told> told;       // by slot, as far as any has changed; empty: not tracked
+    std::deque<int32_t> changed;  // slots to tell of, each once
+    std::vector<int32_t> free;    // last in, first out
     int32_t num_slots = 0;
     int32_t num_ready = 0;
     int32_t oldest = kNone;
@@ -135,6 +161,8 @@ class BlockCatalog {
   int32_t EvictOldest(Tier tier, int32_t count, Pin most, TimeUs now_us);
   void MakeReady(const BlockKey& key, Tier tier, int32_t slot);
   void RemoveCopy(Tier tier, int32_t slot);
+  void NoteChange(TierState* tier, int32_t slot) const;
+  std::optional<SlotId> Tell(Tier tier, int32_t slot, CatalogChanges* changes);
   void ForgetIfEmpty(const BlockKey& key);
 
   const CatalogOptions options_;

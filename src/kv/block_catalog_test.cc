@@ -140,6 +140,36 @@ TEST(BlockCatalog, Restore_TakesSlotsInTheOrderOfUse) {
   EXPECT_TRUE(catalog.Has(Key(1), Tier::kDisk));
 }
 
+TEST(BlockCatalog, Changes_TellRestoredBlocksPieceByPieceAndOnlyWhereTracked) {
+  for (const bool tracked : {false, true}) {
+    BlockCatalog catalog({.watermark = 1.0, .pass = 0.0, .track_changes = tracked});
+    for (int32_t slot = 0; slot < 5; ++slot) {
+      EXPECT_TRUE(catalog.Restore(Key(static_cast<uint64_t>(slot)), Tier::kDisk, SlotId{slot}));
+    }
+    catalog.AddSlots(Tier::kDisk, SlotId{0}, 5);
+    CatalogChanges changes;
+    EXPECT_EQ(catalog.TakeChanges(Tier::kDisk, 2, &changes), tracked);
+    EXPECT_EQ(changes.added.size(), tracked ? 2u : 0u);
+    EXPECT_FALSE(catalog.TakeChanges(Tier::kDisk, 3, &changes));
+    EXPECT_EQ(changes.added.size(), tracked ? 5u : 0u);
+    EXPECT_TRUE(changes.removed.empty());
+  }
+}
+
+TEST(BlockCatalog, BlockThatMovesToAnotherSlot_IsNotToldAsGone) {
+  BlockCatalog catalog = Dram(2, {.watermark = 1.0, .pass = 0.0, .track_changes = true});
+  Put(&catalog, 1);
+  Put(&catalog, 2);
+  CatalogChanges changes;
+  EXPECT_FALSE(catalog.TakeChanges(Tier::kDram, 10, &changes));
+  Put(&catalog, 3);  // in place of 1
+  Put(&catalog, 1);  // in place of 2
+  changes = {};
+  EXPECT_FALSE(catalog.TakeChanges(Tier::kDram, 10, &changes));
+  EXPECT_EQ(std::set(changes.added.begin(), changes.added.end()), (std::set{Key(1), Key(3)}));
+  EXPECT_EQ(changes.removed, std::vector{Key(2)});
+}
+
 // What the catalog is to do, without any index: every copy in one list.
 class Oracle {
  public:
@@ -265,6 +295,28 @@ class Oracle {
   std::map<uint64_t, TimeUs> lease_;
 };
 
+// Somebody who knows of a tier what was told, from when it came on.
+class Listener {
+ public:
+  void Take(const CatalogChanges& changes) {
+    known_.insert(changes.added.begin(), changes.added.end());
+    for (const BlockKey& key : changes.removed) known_.erase(key);
+  }
+  /// A part of what was told before it came.
+  void List(const BlockCatalog& catalog, Tier tier, int32_t most) {
+    std::vector<BlockKey> keys;
+    listing_ = listing_ && catalog.ListTold(tier, most, &next_, &keys);
+    known_.insert(keys.begin(), keys.end());
+  }
+  bool listing() const { return listing_; }
+  const std::set<BlockKey>& known() const { return known_; }
+
+ private:
+  std::set<BlockKey> known_;
+  int32_t next_ = 0;
+  bool listing_ = true;
+};
+
 TEST(BlockCatalog, RandomOperations_AreThoseOfTheOracle) {
   for (uint32_t seed = 0; seed < 40; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -274,8 +326,10 @@ TEST(BlockCatalog, RandomOperations_AreThoseOfTheOracle) {
     const CatalogOptions options{.watermark = below(2) == 0 ? 0.9 : 1.0,
                                  .pass = below(2) == 0 ? 0.05 : 0.3,
                                  .put_timeout_us = 40,
-                                 .lease_us = 10};
+                                 .lease_us = 10,
+                                 .track_changes = true};
     BlockCatalog catalog(options);
+    std::map<Tier, std::vector<Listener>> listeners;
     for (Tier tier : kTiers) catalog.AddSlots(tier, SlotId{0}, slots);
     Oracle oracle(options, slots);
     std::vector<std::pair<Tier, SlotId>> puts;
@@ -291,7 +345,17 @@ TEST(BlockCatalog, RandomOperations_AreThoseOfTheOracle) {
       now += below(3);
       const auto key = static_cast<uint64_t>(1 + below(40));
       const Tier tier = kTiers[static_cast<size_t>(below(2))];
-      switch (below(8)) {
+      switch (below(9)) {
+        case 8: {
+          if (below(20) == 0) listeners[tier].emplace_back();
+          CatalogChanges changes;
+          (void)catalog.TakeChanges(tier, below(4), &changes);
+          for (Listener& listener : listeners[tier]) {
+            listener.Take(changes);
+            if (below(2) == 0) listener.List(catalog, tier, 1 + below(5));
+          }
+          break;
+        }
         case 0:
         case 1: {
           const bool may = oracle.MayPut(key, tier, now);
@@ -362,6 +426,20 @@ TEST(BlockCatalog, RandomOperations_AreThoseOfTheOracle) {
           ASSERT_EQ(catalog.Has(Key(k), at), oracle.Find(k, at, true) != nullptr) << k;
           ASSERT_EQ(catalog.IsPutting(Key(k), at), oracle.Find(k, at, false) != nullptr) << k;
         }
+      }
+    }
+    for (Tier tier : kTiers) {
+      CatalogChanges changes;
+      ASSERT_FALSE(catalog.TakeChanges(tier, slots, &changes));
+      std::set<BlockKey> there;
+      for (uint64_t k = 1; k <= 40; ++k) {
+        if (catalog.Has(Key(k), tier)) there.insert(Key(k));
+      }
+      listeners[tier].emplace_back();  // one that comes last
+      for (Listener& listener : listeners[tier]) {
+        listener.Take(changes);
+        while (listener.listing()) listener.List(catalog, tier, 3);
+        EXPECT_EQ(listener.known(), there);
       }
     }
   }

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
+#include "kv/block_catalog.h"
 #include "kv/block_key.h"
 #include "store/store_stats.h"
 
@@ -37,6 +39,7 @@ struct BlockOffer {
 struct BlockEvent {
   BlockTag tag{};
   Status status;  ///< fetch: kNotFound, kIo, kCorrupt, kUnavailable, kDeadlineExceeded, kCancelled
+  std::optional<kv::Tier> tier;  ///< a fetch that succeeded: where the block was, if in a tier
 };
 
 /// Somewhere to get the blocks of a sequence from. Functions are called by the engine thread and do
@@ -71,6 +74,17 @@ class BlockStore : public BlockSource {
   virtual void Offer(const BlockOffer& block) = 0;
   /// Of any thread.
   virtual StoreStats Stats() const { return {}; }
+  /// As of kv::BlockCatalog, for one listener at most; of any thread, and never for longer than it
+  /// takes to look at `most` slots. Nothing where the store does not track changes.
+  virtual bool TakeChanges([[maybe_unused]] kv::Tier tier, [[maybe_unused]] int32_t most,
+                           [[maybe_unused]] kv::CatalogChanges* changes) {
+    return false;
+  }
+  virtual bool ListTold([[maybe_unused]] kv::Tier tier, [[maybe_unused]] int32_t most,
+                        [[maybe_unused]] int32_t* next,
+                        [[maybe_unused]] std::vector<kv::BlockKey>* keys) const {
+    return false;
+  }
 };
 
 }  // namespace halfmoon::store

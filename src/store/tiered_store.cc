@@ -187,6 +187,17 @@ bool TieredStore::Flush(TimeUs timeout_us) {
   return quiet_.wait_for(lock, std::chrono::microseconds(timeout_us), [this] { return !busy_; });
 }
 
+bool TieredStore::TakeChanges(kv::Tier tier, int32_t most, kv::CatalogChanges* changes) {
+  std::lock_guard lock(mutex_);
+  return catalog_.TakeChanges(tier, most, changes);
+}
+
+bool TieredStore::ListTold(kv::Tier tier, int32_t most, int32_t* next,
+                           std::vector<kv::BlockKey>* keys) const {
+  std::lock_guard lock(mutex_);
+  return catalog_.ListTold(tier, most, next, keys);
+}
+
 StoreStats TieredStore::Stats() const {
   std::lock_guard lock(mutex_);
   StoreStats stats = stats_;

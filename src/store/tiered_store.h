@@ -39,7 +39,8 @@ struct TieredStoreOptions {
 /// Offers are copied into the pool and written through to the disk behind that; fetches come from
 /// the pool, else from the disk, and then go into the pool as well. Every copy carries a checksum
 /// over key and bytes that is compared before it is used. One thread of its own moves all bytes;
-/// the functions of BlockStore are for one thread and only book, Stats and Flush are for any.
+/// the functions of BlockStore are for one thread and only book; Stats, TakeChanges, ListTold and
+/// Flush are for any.
 class TieredStore final : public BlockStore {
  public:
   /// The clock outlives the store. Errors: kInvalidArgument where a budget holds no block,
@@ -64,6 +65,9 @@ class TieredStore final : public BlockStore {
   /// Waits until all that was offered is written, at most this long. False where time ran out.
   bool Flush(TimeUs timeout_us);
   StoreStats Stats() const override;
+  bool TakeChanges(kv::Tier tier, int32_t most, kv::CatalogChanges* changes) override;
+  bool ListTold(kv::Tier tier, int32_t most, int32_t* next,
+                std::vector<kv::BlockKey>* keys) const override;
   /// For people: "io_uring, direct I/O"; empty without a disk.
   const std::string& disk_method() const { return disk_method_; }
 
@@ -91,7 +95,7 @@ class TieredStore final : public BlockStore {
   void FinishDisk(bool wait);
   void FinishRead(const SlotDone& done);
   void FinishWrite(const SlotDone& done);
-  void Complete(BlockTag tag, Status status);
+  void Complete(BlockTag tag, Status status, std::optional<kv::Tier> tier = std::nullopt);
   void TellNowAndThen(const std::string& what);
   void GiveUp();
   bool has_disk() const { return disk_ != nullptr; }

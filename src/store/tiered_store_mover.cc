@@ -68,10 +68,10 @@ bool TieredStore::TakeCommands(std::vector<BlockFetch>* fetches, std::vector<Blo
   return true;
 }
 
-void TieredStore::Complete(BlockTag tag, Status status) {
+void TieredStore::Complete(BlockTag tag, Status status, std::optional<kv::Tier> tier) {
   {
     std::lock_guard lock(mutex_);
-    events_.push_back({.tag = tag, .status = std::move(status)});
+    events_.push_back({.tag = tag, .status = std::move(status), .tier = tier});
   }
   if (wake_) wake_();
 }
@@ -103,7 +103,7 @@ void TieredStore::ServeFetch(const BlockFetch& fetch) {
     ++(good ? stats_.dram.hits : stats_.dram.corrupt_blocks);
   }
   if (good) {
-    Complete(fetch.tag, {});
+    Complete(fetch.tag, {}, kv::Tier::kDram);
     return;
   }
   TellNowAndThen("a block in memory has changed; it is dropped");
@@ -286,7 +286,8 @@ void TieredStore::FinishRead(const SlotDone& done) {
   } else if (has_pool()) {
     (void)PutIntoPool(fetch.key, fetch.page);
   }
-  Complete(fetch.tag, done.status);
+  const auto from = done.status.ok() ? std::optional(kv::Tier::kDisk) : std::nullopt;
+  Complete(fetch.tag, done.status, from);
 }
 
 void TieredStore::FinishWrite(const SlotDone& done) {

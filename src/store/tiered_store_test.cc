@@ -176,6 +176,45 @@ TEST(TieredStore, DiskOnly_KeepsEverythingAcrossARestart) {
   EXPECT_GT(store->FetchUs(std::vector{Key(1), Key(2)}), 0.0);
 }
 
+TEST(TieredStore, Changes_TellEachTierAndWhatWasRestored) {
+  const auto disk = std::make_shared<MemoryDisk>();
+  const kv::CatalogOptions tracked{.lease_us = 0, .track_changes = true};
+  {
+    Store store({.pool_slots = 4, .disk_slots = 64}, disk, tracked);
+    EXPECT_TRUE(store.Offer(1).ok());
+    ASSERT_TRUE(store->Flush(kLong));
+    kv::CatalogChanges dram;
+    EXPECT_FALSE(store->TakeChanges(kv::Tier::kDram, 100, &dram));
+    EXPECT_EQ(dram.added, std::vector{Key(1)});
+    for (uint64_t n = 2; n < 12; ++n) {
+      EXPECT_TRUE(store.Offer(n).ok());
+      ASSERT_TRUE(store->Flush(kLong));
+    }
+    dram = {};
+    EXPECT_FALSE(store->TakeChanges(kv::Tier::kDram, 100, &dram));
+    EXPECT_EQ(dram.removed, std::vector{Key(1)}) << "evicted from the pool, and on disk";
+    kv::CatalogChanges on_disk;
+    EXPECT_FALSE(store->TakeChanges(kv::Tier::kDisk, 100, &on_disk));
+    EXPECT_EQ(on_disk.added.size(), 11u);
+    EXPECT_TRUE(on_disk.removed.empty());
+  }
+  Store store({.disk_slots = 64}, disk, tracked);
+  std::set<kv::BlockKey> told;
+  kv::CatalogChanges changes;
+  int takes = 1;
+  for (; store->TakeChanges(kv::Tier::kDisk, 4, &changes); ++takes) {
+    EXPECT_LE(changes.added.size(), static_cast<size_t>(takes) * 4);
+  }
+  EXPECT_GE(takes, 3);
+  told.insert(changes.added.begin(), changes.added.end());
+  EXPECT_EQ(told.size(), 11u);
+  // Whoever comes later gets the same.
+  std::vector<kv::BlockKey> listed;
+  for (int32_t next = 0; store->ListTold(kv::Tier::kDisk, 3, &next, &listed);) {
+  }
+  EXPECT_EQ(std::set(listed.begin(), listed.end()), told);
+}
+
 TEST(TieredStore, FullDisk_KeepsServingAndSaysSo) {
   const auto disk = std::make_shared<MemoryDisk>();
   std::atomic<bool> full{false};
