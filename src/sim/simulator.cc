@@ -13,14 +13,7 @@ namespace {
 
 constexpr TimeUs kCopySpreadUs = 3'000'000;  // the resolution of published traces
 constexpr int kLoadSamples = 300;
-
-// SplitMix64: a well mixed function of its argument.
-uint64_t Mix(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
+constexpr int64_t kMaxBlocks = 1 << 30;  // of a tier
 
 TimeUs CopyUs(int64_t bytes, double bytes_per_s) {
   return bytes_per_s <= 0.0
@@ -58,8 +51,14 @@ Simulator::Simulator(const SimOptions& options, const CostModel& model, const Tr
       Node node;
       node.id = cluster::NodeId{static_cast<uint32_t>(nodes_.size())};
       node.role = role;
-      node.cache = std::make_unique<LruBlocks>(keeps ? options.dram_tokens / trace.block_tokens : 0,
-                                               keeps ? options.ssd_tokens / trace.block_tokens : 0);
+      const auto blocks = [&](int64_t tokens) {
+        return keeps ? static_cast<int32_t>(std::min(tokens / trace.block_tokens, kMaxBlocks)) : 0;
+      };
+      node.cache = std::make_unique<NodeBlocks>(
+          NodeBlocks::Options{.dram_blocks = blocks(options.dram_tokens),
+                              .ssd_blocks = blocks(options.ssd_tokens),
+                              .catalog = {}});
+      node.steps = MakeSteps(node);
       conductor_.NodeJoined(node.id, InfoOf(node));
       nodes_.push_back(std::move(node));
     }
@@ -150,7 +149,8 @@ void Simulator::Sample() {
   sample_.decoding = 0;
   for (const Node& node : nodes_) {
     sample_.waiting_prompts += static_cast<int32_t>(node.prompts.size());
-    sample_.decoding += static_cast<int32_t>(node.running.size());
+    sample_.decoding += node.steps != nullptr ? node.steps->num_decoding()
+                                              : static_cast<int32_t>(node.running.size());
   }
   result_.load.push_back(sample_);
   sample_ = {};
@@ -205,6 +205,11 @@ void Simulator::Place(uint32_t index) {
   flight.prefill_us = 0.0;
   flight.fetched = false;
   const int32_t left = flight.row->output_tokens - flight.made_tokens;
+  if (options_.detailed && !FitsPages(flight)) {
+    flight.record.reason = cluster::RejectReason::kTooLong;
+    EndFlight(index, Outcome::kRejected);
+    return;
+  }
   const cluster::Decision decision =
       conductor_.Place({.id = cluster::RequestId{index},
                         .prompt_tokens = flight.prompt_tokens,
@@ -301,7 +306,7 @@ void Simulator::Fetched(uint32_t index) {
 
 void Simulator::Keep(Node* node, std::span<const kv::BlockKey> keys) {
   changes_.clear();
-  node->cache->Use(keys, &changes_);
+  node->cache->Use(keys, now_, &changes_);
   for (const BlockChange& change : changes_) {
     if (change.stored) {
       conductor_.BlocksStored(node->id, change.tier, {&change.key, 1});

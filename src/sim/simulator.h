@@ -11,11 +11,20 @@
 
 #include "cluster/conductor.h"
 #include "sim/cost_model.h"
-#include "sim/lru_blocks.h"
 #include "sim/metrics.h"
+#include "sim/node_blocks.h"
+#include "sim/node_steps.h"
 #include "sim/trace.h"
 
 namespace halfmoon::sim {
+
+/// SplitMix64: a well mixed function of its argument.
+inline uint64_t Mix(uint64_t z) {
+  z += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
 
 /// A node that is gone for a while, with all it held.
 struct Fault {
@@ -46,6 +55,9 @@ struct SimOptions {
   std::optional<cluster::FirstToken> first_token;
   double headroom = 0.9;     ///< ConductorOptions::headroom
   bool output_known = true;  ///< the conductor is told how long answers get
+  /// Steps are planned by sched::MakePlan over token ids and pages, as those of a real node, and
+  /// checked (NodeSteps::Violation). For thousands of requests, not for thousands of nodes.
+  bool detailed = false;
   uint64_t seed = 1;
   std::vector<Fault> faults;
 };
@@ -119,7 +131,8 @@ class Simulator {
     cluster::Role role{};
     bool up = true;
     uint32_t epoch = 0;
-    std::unique_ptr<LruBlocks> cache;
+    std::unique_ptr<NodeBlocks> cache;
+    std::unique_ptr<NodeSteps> steps;  // detailed only
     TimeUs out_free_us = 0;
     TimeUs in_free_us = 0;
     TimeUs ssd_free_us = 0;
@@ -164,11 +177,21 @@ class Simulator {
   void Streamed(uint32_t index);
   void Admit(Node* node);
   void Join(Node* node, uint32_t index);
+  void AddRunning(Node* node, uint32_t index);
   void EndDecode(Node* node, uint32_t index);
   void Leave(Node* node, Flight* flight, size_t num_steps);
   bool HasRoom(const Node& node, const Flight& flight) const;
   void Reserve(Node* node, Flight* flight);
   void Report(Node* node);
+
+  // simulator_detailed.cc
+  std::unique_ptr<NodeSteps> MakeSteps(const Node& node) const;
+  int64_t NumPages() const;
+  bool FitsPages(const Flight& flight) const;
+  std::vector<int32_t> MakeIds(uint32_t index) const;
+  static int32_t MadeToken(uint32_t index, int32_t number);
+  void StartDetailedStep(int32_t index);
+  void EndDetailedStep(int32_t index);
 
   // simulator_faults.cc: nodes that fail, and what must hold.
   void Fail(int32_t index);

@@ -40,7 +40,12 @@ void Simulator::Fail(int32_t index) {
     Flight& flight = flights_[request];
     ++flight.epoch;
     Node& decode = nodes_[static_cast<size_t>(flight.decode_node)];
-    if (flight.stage == Flight::Stage::kDecode) {
+    if (options_.detailed) {
+      for (const int32_t there : {flight.prefill_node, flight.decode_node}) {
+        NodeSteps& steps = *nodes_[static_cast<size_t>(there)].steps;
+        if (steps.Has(request)) steps.Remove(request);
+      }
+    } else if (flight.stage == Flight::Stage::kDecode) {
       Leave(&decode, &flight, decode.step_ends.size() - flight.join_step);
     } else {
       decode.kv_reserved -= std::exchange(flight.reserved_tokens, 0);
@@ -58,6 +63,7 @@ void Simulator::Fail(int32_t index) {
   node.current = -1;
   node.running = {};
   node.cache->Clear();
+  node.steps = MakeSteps(node);
   for (const uint32_t request : concerned) Place(request);
 }
 
@@ -79,6 +85,12 @@ void Simulator::CheckEnd() {
             " tokens of " + std::to_string(flight.row->output_tokens));
   }
   for (const Node& node : nodes_) {
+    Require(node.cache->num_lost() == 0, "slots of the store are lost");
+    if (node.steps != nullptr) {
+      Require(node.steps->num_sequences() == 0, "sequences left at the end");
+      const std::string violation = node.steps->Violation();
+      Require(violation.empty(), violation);
+    }
     Require(node.kv_reserved == 0, "KV reserved at the end");
     Require(node.kv_tokens == 0, "KV tokens at the end");
     Require(node.prompts.empty() && node.joining.empty() && node.running.empty(),

@@ -18,14 +18,14 @@ constexpr double kLimitShare = 0.95;
 }  // namespace
 
 bool Simulator::HasRoom(const Node& node, const Flight& flight) const {
-  if (flight.reserved_tokens > 0) return true;
+  if (flight.reserved_tokens > 0 || node.steps != nullptr) return true;
   const int64_t tokens = flight.prompt_tokens + flight.row->output_tokens - flight.made_tokens;
   return static_cast<int32_t>(node.running.size()) < model_.max_running &&
          (node.kv_reserved == 0 || node.kv_reserved + tokens <= model_.kv_tokens);
 }
 
 void Simulator::Reserve(Node* node, Flight* flight) {
-  if (flight->reserved_tokens > 0) return;
+  if (flight->reserved_tokens > 0 || node->steps != nullptr) return;
   flight->reserved_tokens =
       flight->prompt_tokens + flight->row->output_tokens - flight->made_tokens;
   node->kv_reserved += flight->reserved_tokens;
@@ -68,6 +68,10 @@ int32_t Simulator::ChunkOf(const Node& node, const Flight& flight, bool decoding
 void Simulator::StartStep(int32_t index) {
   Node& node = nodes_[static_cast<size_t>(index)];
   if (node.busy || !node.up) return;
+  if (node.steps != nullptr) {
+    StartDetailedStep(index);
+    return;
+  }
   Admit(&node);
   if (node.current < 0) {
     node.current = PickPrompt(node);
@@ -103,7 +107,8 @@ void Simulator::StartStep(int32_t index) {
 void Simulator::StartPrompt(Node* node, uint32_t index) {
   Flight& flight = flights_[index];
   std::erase(node->prompts, index);
-  const int64_t found_tokens = int64_t{node->cache->CountPrefix(flight.keys)} * trace_.block_tokens;
+  const int64_t found_tokens =
+      int64_t{node->cache->FindPrefix(flight.keys, now_)} * trace_.block_tokens;
   const auto tokens =
       static_cast<int32_t>(std::min(int64_t{flight.prompt_tokens} - 1, found_tokens));
   if (tokens > flight.prefix_tokens) {
@@ -118,6 +123,12 @@ void Simulator::StartPrompt(Node* node, uint32_t index) {
 
 void Simulator::EndStep(int32_t index) {
   Node& node = nodes_[static_cast<size_t>(index)];
+  if (node.steps != nullptr) {
+    EndDetailedStep(index);
+    if (now_ >= node.next_report_us) Report(&node);
+    StartStep(index);
+    return;
+  }
   node.busy = false;
   if (node.decodes) {
     const size_t step = node.step_ends.size();
@@ -148,11 +159,14 @@ void Simulator::Report(Node* node) {
   for (const uint32_t request : node->prompts) {
     waiting += flights_[request].prompt_tokens - flights_[request].prefix_tokens;
   }
-  conductor_.ReportLoad(node->id,
-                        {.decoding = static_cast<int32_t>(node->running.size()),
-                         .decoding_kv_tokens = node->kv_tokens,
-                         .waiting_prompt_tokens = waiting},
-                        now_);
+  conductor_.ReportLoad(
+      node->id,
+      {.decoding = node->steps != nullptr ? node->steps->num_decoding()
+                                          : static_cast<int32_t>(node->running.size()),
+       .decoding_kv_tokens =
+           node->steps != nullptr ? node->steps->decoding_tokens() : node->kv_tokens,
+       .waiting_prompt_tokens = waiting},
+      now_);
 }
 
 void Simulator::EndPrompt(int32_t node_index, uint32_t index) {
@@ -233,12 +247,17 @@ void Simulator::Join(Node* node, uint32_t index) {
   flight.stage = Flight::Stage::kDecode;
   flight.keys = {};
   flight.join_step = node->step_ends.size();
-  // With the first token, where the decode node is given that.
+  if (node->steps == nullptr) AddRunning(node, index);
+  conductor_.DecodeJoined(cluster::RequestId{index}, now_);
+}
+
+void Simulator::AddRunning(Node* node, uint32_t index) {
+  Flight& flight = flights_[index];
+  // With the first token, where that has come from the node that prefilled.
   flight.joined_tokens = flight.row->prompt_tokens + flight.made_tokens;
   node->kv_tokens += flight.joined_tokens;
   const auto left = static_cast<size_t>(flight.row->output_tokens - flight.made_tokens);
   node->running.push({.last_step = flight.join_step + left - 1, .request = index});
-  conductor_.DecodeJoined(cluster::RequestId{index}, now_);
 }
 
 // Takes what it did in `num_steps` steps out of the node.
