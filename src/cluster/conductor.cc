@@ -294,8 +294,8 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
                            .prefix_tokens = prefill.prefix_tokens,
                            .output_tokens = context.output_tokens,
                            .tbt_limit_us = request.limits.tbt_us};
-  if (options_.policy.pending) {
-    pending_.Add(request.id, prefill.slot,
+  if (options_.policy.pending && !prefill.late) {
+    pending_.Add(request.id, prefill.slot, prefill.order_us,
                  request.keys.subspan(static_cast<size_t>(prefill.local_blocks)));
   }
   const TimeUs due_us = prefill.late || request.limits.ttft_us <= 0
@@ -321,6 +321,7 @@ void Conductor::PrefillStarted(RequestId request, TimeUs now) {
   queued->running = true;
   queued->started_us = Advance(now);
   queued->order_us = INT64_MIN;
+  pending_.Start(request);
   std::rotate(queue.begin(), queued, queued + 1);
 }
 

@@ -182,9 +182,13 @@ class Conductor {
   }
   static double QueueUs(const Node& node, TimeUs order_us, TimeUs now);
   static Wait WaitOf(const Node& node, TimeUs order_us, double prefill_us, TimeUs now);
-  void Queue(const Context& context, double limit_us, Prefill* price) const;
+  void Queue(const Context& context, TimeUs after_us, Prefill* price) const;
+  /// Sets what a prompt takes with that prefix.
+  void SetPrefix(const Context& context, int32_t blocks, double share, Prefill* price) const;
   /// Blocks [local, prefix_blocks) fetched; `share` of the node's time for prompts.
   Prefill Price(const Context& context, NodeSlot slot, int32_t prefix_blocks, double share) const;
+  /// With the blocks that the node is about to have, and behind who brings them.
+  Prefill PricePending(const Context& context, NodeSlot slot, double share) const;
   Prefill PriceBest(const Context& context, NodeSlot slot, double share) const;
   double FetchAllUs(const Context& context, NodeSlot slot, int32_t end_block) const;
   std::optional<Prefill> ChoosePrefill(const Context& context);

@@ -14,9 +14,10 @@ namespace {
 // in front again: at 2.5 times the rate of the conversation trace 78 % were within limits, not 93.
 constexpr double kLateLimits = 100.0;
 // A prompt must fit so many times behind all that wait for their turn in time, unless it is longer
-// than all that. In a queue that stays long, one long prompt keeps many short ones out. 1, 2, 4 and
-// 8 times gave 71.1, 72.4, 74.6 and 76.2 % within limits on the synthetic shape at 4 times its
-// rate, 89.3, 89.9, 89.7 and 87.4 % on the conversation trace at 2.5 times.
+// than all that. In a queue that stays long, one long prompt keeps many short ones out. Predictive
+// rejection without PendingBlocks: 1, 2, 4 and 8 times gave 71.1, 72.4, 74.6 and 76.2 % within
+// limits on the synthetic shape at 4 times its rate, 89.3, 89.9, 89.7 and 87.4 % on the
+// conversation trace at 2.5 times.
 constexpr double kLongInQueue = 4.0;
 // A prompt that takes a second lets pass those that come up to so many seconds later, if they take
 // much less: 1.5, 3 and 6 gave 80.8, 77.7 and 76.0 % within limits at twice the rate of the
@@ -87,45 +88,58 @@ double Conductor::FetchAllUs(const Context& context, NodeSlot slot, int32_t end_
   return std::max(own_us, end_us);
 }
 
+// The last token is always computed: the first answer comes from it.
+void Conductor::SetPrefix(const Context& context, int32_t blocks, double share,
+                          Prefill* price) const {
+  const PlacementRequest& request = context.request;
+  price->prefix_tokens = static_cast<int32_t>(
+      std::min(int64_t{request.prompt_tokens} - 1, int64_t{blocks} * request.block_tokens));
+  price->prefill_us =
+      PrefillUs(nodes_[price->slot].costs().prefill, request.prompt_tokens - price->prefix_tokens,
+                price->prefix_tokens) /
+      share;
+}
+
 Conductor::Prefill Conductor::Price(const Context& context, NodeSlot slot, int32_t prefix_blocks,
                                     double share) const {
-  const Node& node = nodes_[slot];
-  const PlacementRequest& request = context.request;
-  Prefill price{.slot = slot,
-                .local_blocks = local_[slot].blocks(),
-                .prefix_blocks = prefix_blocks,
-                .order_us = context.now_us};
-  // The last token is always computed: the first answer comes from it.
-  const int32_t blocks =
-      options_.policy.pending ? std::max(prefix_blocks, pending_.BlocksOf(slot)) : prefix_blocks;
-  price.prefix_tokens = static_cast<int32_t>(
-      std::min(int64_t{request.prompt_tokens} - 1, int64_t{blocks} * request.block_tokens));
-  price.prefill_us = PrefillUs(node.costs().prefill, request.prompt_tokens - price.prefix_tokens,
-                               price.prefix_tokens) /
-                     share;
+  Prefill price{
+      .slot = slot, .local_blocks = local_[slot].blocks(), .prefix_blocks = prefix_blocks};
+  SetPrefix(context, prefix_blocks, share, &price);
   price.fetch_us = FetchAllUs(context, slot, prefix_blocks);
-  if (options_.policy.order == QueueOrder::kSlack && request.limits.ttft_us > 0) {
-    Queue(context, static_cast<double>(request.limits.ttft_us), &price);
-  } else {
-    price.queue_us = QueueUs(node, price.order_us, context.now_us);
-    price.ttft_us = std::max(price.queue_us, price.fetch_us) + price.prefill_us;
-  }
+  Queue(context, INT64_MIN, &price);
+  return price;
+}
+
+Conductor::Prefill Conductor::PricePending(const Context& context, NodeSlot slot,
+                                           double share) const {
+  const PendingBlocks::Run run = pending_.RunOf(slot);
+  const int32_t local = local_[slot].blocks();
+  Prefill price{.slot = slot, .local_blocks = local, .prefix_blocks = local};
+  SetPrefix(context, run.blocks, share, &price);
+  price.fetch_us = FetchAllUs(context, slot, local);
+  Queue(context, run.order_us, &price);
   return price;
 }
 
 // QueueOrder::kSlack: in front of longer ones if that makes none of them late, else as late as its
-// limit lets it start, else behind all.
-void Conductor::Queue(const Context& context, double limit_us, Prefill* price) const {
+// limit lets it start, else behind all. Never in front of `after_us`.
+void Conductor::Queue(const Context& context, TimeUs after_us, Prefill* price) const {
   const Node& node = nodes_[price->slot];
-  const auto put = [&](double after_us) {
-    price->order_us = context.now_us + ToTimeUs(after_us);
+  const auto limit_us = static_cast<double>(context.request.limits.ttft_us);
+  const double due_us = TtftLimitUs(context);
+  const auto put = [&](double later_us) {
+    price->order_us = std::max(after_us, context.now_us + ToTimeUs(later_us));
     const Wait wait = WaitOf(node, price->order_us, price->prefill_us, context.now_us);
     price->queue_us = wait.before_us;
     price->ttft_us = std::max(price->queue_us, price->fetch_us) + price->prefill_us;
     const bool long_one = wait.in_time_us > price->prefill_us &&
-                          wait.in_time_us + kLongInQueue * price->prefill_us > TtftLimitUs(context);
-    return !wait.delays && !long_one && price->ttft_us <= TtftLimitUs(context);
+                          wait.in_time_us + kLongInQueue * price->prefill_us > due_us;
+    return !wait.delays && !long_one && price->ttft_us <= due_us;
   };
+  if (options_.policy.order == QueueOrder::kArrival || limit_us <= 0.0) {
+    put(0.0);
+    return;
+  }
   const double slack_us = limit_us - price->prefill_us;
   if (put(std::min(kShortFirst * price->prefill_us, slack_us)) || put(slack_us)) return;
   put(kLateLimits * limit_us);
@@ -136,15 +150,20 @@ void Conductor::Queue(const Context& context, double limit_us, Prefill* price) c
 Conductor::Prefill Conductor::PriceBest(const Context& context, NodeSlot slot, double share) const {
   const int32_t local = local_[slot].blocks();
   const int32_t best = context.sources.empty() ? 0 : context.sources.back().end_block;
-  if (options_.policy.prefix == PrefixUse::kLocal || best <= local) {
-    return Price(context, slot, local, share);
-  }
+  const bool fetches = options_.policy.prefix == PrefixUse::kGlobal && best > local;
   const double threshold = options_.policy.balancing_threshold;
-  if (threshold > 0.0) return Price(context, slot, best > threshold * local ? best : local, share);
-  const Prefill fetched = Price(context, slot, best, share);
-  const Prefill own = Price(context, slot, local, share);
-  if (own.late != fetched.late) return own.late ? fetched : own;
-  return own.ttft_us <= fetched.ttft_us ? own : fetched;
+  if (fetches && threshold > 0.0) {
+    return Price(context, slot, best > threshold * local ? best : local, share);
+  }
+  Prefill price = Price(context, slot, local, share);
+  const auto take_better = [&](const Prefill& other) {
+    if (other.late != price.late ? price.late : other.ttft_us < price.ttft_us) price = other;
+  };
+  if (fetches) take_better(Price(context, slot, best, share));
+  if (options_.policy.pending && pending_.RunOf(slot).blocks > local) {
+    take_better(PricePending(context, slot, share));
+  }
+  return price;
 }
 
 std::optional<Conductor::Prefill> Conductor::ChoosePrefill(const Context& context) {

@@ -7,49 +7,67 @@
 
 namespace halfmoon::cluster {
 
-void PendingBlocks::Add(RequestId request, NodeSlot slot, std::span<const kv::BlockKey> keys) {
+void PendingBlocks::Add(RequestId request, NodeSlot slot, TimeUs order_us,
+                        std::span<const kv::BlockKey> keys) {
   if (keys.empty()) return;
   const bool is_new =
-      requests_.try_emplace(request, Pending{.slot = slot, .keys = {keys.begin(), keys.end()}})
-          .second;
+      keys_.try_emplace(request, std::vector<kv::BlockKey>(keys.begin(), keys.end())).second;
   HM_CHECK(is_new, "a request whose blocks are pending already");
   for (const kv::BlockKey& key : keys) {
-    std::vector<At>& nodes = slots_by_key_[key];
-    const auto found = std::ranges::find(nodes, slot, &At::slot);
-    if (found == nodes.end()) {
-      nodes.push_back({.slot = slot, .count = 1});
-    } else {
-      ++found->count;
+    std::vector<At>& nodes = by_key_[key];
+    if (nodes.size() < kMaxPerKey) {
+      nodes.push_back({.request = request, .slot = slot, .order_us = order_us});
+    }
+  }
+}
+
+void PendingBlocks::Start(RequestId request) {
+  const auto found = keys_.find(request);
+  if (found == keys_.end()) return;
+  for (const kv::BlockKey& key : found->second) {
+    const auto entry = by_key_.find(key);
+    if (entry == by_key_.end()) continue;
+    for (At& at : entry->second) {
+      if (at.request == request) at.order_us = INT64_MIN;
     }
   }
 }
 
 void PendingBlocks::Drop(RequestId request) {
-  const auto found = requests_.find(request);
-  if (found == requests_.end()) return;
-  for (const kv::BlockKey& key : found->second.keys) {
-    const auto entry = slots_by_key_.find(key);
-    std::erase_if(entry->second,
-                  [&](At& at) { return at.slot == found->second.slot && --at.count == 0; });
-    if (entry->second.empty()) slots_by_key_.erase(entry);
+  const auto found = keys_.find(request);
+  if (found == keys_.end()) return;
+  for (const kv::BlockKey& key : found->second) {
+    const auto entry = by_key_.find(key);
+    // Gone already where a prompt has the same block twice, or others had it first.
+    if (entry == by_key_.end()) continue;
+    std::erase_if(entry->second, [&](const At& at) { return at.request == request; });
+    if (entry->second.empty()) by_key_.erase(entry);
   }
-  requests_.erase(found);
+  keys_.erase(found);
 }
 
 void PendingBlocks::Find(std::span<const kv::BlockKey> keys, std::span<const PrefixRun> local,
                          int32_t longest) {
-  for (const NodeSlot slot : touched_) found_[slot] = 0;
+  for (const NodeSlot slot : touched_) found_[slot] = {};
   touched_.clear();
-  if (slots_by_key_.empty()) return;
+  if (by_key_.empty()) return;
   found_.resize(std::max(found_.size(), local.size()));
   int32_t reach = longest;
   for (int32_t block = 0; block <= reach && block < static_cast<int32_t>(keys.size()); ++block) {
-    const auto entry = slots_by_key_.find(keys[static_cast<size_t>(block)]);
-    if (entry == slots_by_key_.end()) continue;
+    const auto entry = by_key_.find(keys[static_cast<size_t>(block)]);
+    if (entry == by_key_.end()) continue;
     for (const At& at : entry->second) {
-      if (std::max(found_[at.slot], local[at.slot].blocks()) < block) continue;
-      if (found_[at.slot] == 0) touched_.push_back(at.slot);
-      found_[at.slot] = block + 1;
+      Run& run = found_[at.slot];
+      if (std::max(run.blocks, local[at.slot].blocks()) < block || run.blocks > block) continue;
+      // The first one to bring it is enough.
+      TimeUs order_us = at.order_us;
+      for (const At& other : entry->second) {
+        if (other.slot == at.slot) order_us = std::min(order_us, other.order_us);
+      }
+      if (run.blocks == 0) touched_.push_back(at.slot);
+      run.blocks = block + 1;
+      // What the node has now needs nobody.
+      if (block >= local[at.slot].blocks()) run.order_us = std::max(run.order_us, order_us);
       reach = std::max(reach, block + 1);
     }
   }

@@ -16,34 +16,40 @@ namespace halfmoon::cluster {
 /// yet, but it will be where the first one is computed. Not thread-safe.
 class PendingBlocks {
  public:
-  /// The request will have these at the node. Requires that it has nothing pending.
-  void Add(RequestId request, NodeSlot slot, std::span<const kv::BlockKey> keys);
+  /// The request will have these at the node, when those before `order_us` in its queue are done.
+  /// Requires that it has nothing pending.
+  void Add(RequestId request, NodeSlot slot, TimeUs order_us, std::span<const kv::BlockKey> keys);
+  /// It is being computed, so that nobody can be in front of it any more.
+  void Start(RequestId request);
   /// The request has been computed, or never will be. Nothing where it has nothing pending.
   void Drop(RequestId request);
 
-  /// How many leading keys each node will have: BlocksOf tells until the next call.
-  /// local: by slot, what nodes have now; longest: the most that one of them has.
-  /// Cost: a look-up a key until no node goes on.
+  /// Leading blocks that a node will have once what is before `order_us` in its queue is done.
+  struct Run {
+    int32_t blocks = 0;
+    TimeUs order_us = INT64_MIN;
+  };
+  /// Looks for a prompt's blocks at all nodes; RunOf tells. local: by slot, what nodes have now;
+  /// longest: the most that one of them has. Cost: a look-up a key until no node goes on.
   void Find(std::span<const kv::BlockKey> keys, std::span<const PrefixRun> local, int32_t longest);
-  /// Less than what the node has now: nothing that is pending lengthens it.
-  int32_t BlocksOf(NodeSlot slot) const { return slot < found_.size() ? found_[slot] : 0; }
+  /// Of the last Find. Blocks no more than the node has now: nothing pending lengthens those.
+  Run RunOf(NodeSlot slot) const { return slot < found_.size() ? found_[slot] : Run{}; }
 
-  size_t num_blocks() const { return slots_by_key_.size(); }
+  size_t num_blocks() const { return by_key_.size(); }
 
  private:
+  // Of a block that more requests than that bring to nodes, the first ones are enough to know.
+  static constexpr size_t kMaxPerKey = 8;
   struct At {
+    RequestId request{};
     NodeSlot slot = 0;
-    int32_t count = 0;  // of requests
-  };
-  struct Pending {
-    NodeSlot slot = 0;
-    std::vector<kv::BlockKey> keys;
+    TimeUs order_us = 0;
   };
 
-  std::unordered_map<RequestId, Pending> requests_;                 // never iterated
-  std::unordered_map<kv::BlockKey, std::vector<At>> slots_by_key_;  // never iterated
-  std::vector<int32_t> found_;
-  std::vector<NodeSlot> touched_;  // of found_, those that are not 0
+  std::unordered_map<RequestId, std::vector<kv::BlockKey>> keys_;  // never iterated
+  std::unordered_map<kv::BlockKey, std::vector<At>> by_key_;       // never iterated
+  std::vector<Run> found_;
+  std::vector<NodeSlot> touched_;  // of found_, those that are not empty
 };
 
 }  // namespace halfmoon::cluster

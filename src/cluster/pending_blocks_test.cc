@@ -19,22 +19,30 @@ TEST(PendingBlocks_Find, ContinuesWhatANodeHas) {
   const std::span all(keys);
   std::vector<PrefixRun> local(4);
   local[1].by_tier = {3, 0, 0};
-  pending.Add(RequestId{1}, 1, all.subspan(3, 4));  // 3 to 6, behind 0 to 2
-  pending.Add(RequestId{2}, 2, all.first(5));
-  pending.Add(RequestId{3}, 3, all.subspan(4));  // not from the start
+  pending.Add(RequestId{1}, 1, 10, all.subspan(3, 4));  // 3 to 6, behind 0 to 2
+  pending.Add(RequestId{2}, 2, 20, all.first(5));
+  pending.Add(RequestId{3}, 3, 30, all.subspan(4));  // not from the start
   pending.Find(keys, local, 3);
-  EXPECT_EQ(pending.BlocksOf(0), 0);
-  EXPECT_EQ(pending.BlocksOf(1), 7);
-  EXPECT_EQ(pending.BlocksOf(2), 5);
-  EXPECT_EQ(pending.BlocksOf(3), 0);
-  // Of two requests with the same blocks, one is left.
-  pending.Add(RequestId{4}, 2, all.first(5));
+  EXPECT_EQ(pending.RunOf(0).blocks, 0);
+  EXPECT_EQ(pending.RunOf(1).blocks, 7);
+  EXPECT_EQ(pending.RunOf(2).blocks, 5);
+  EXPECT_EQ(pending.RunOf(3).blocks, 0);
+  EXPECT_EQ(pending.RunOf(1).order_us, 10);
+  EXPECT_EQ(pending.RunOf(2).order_us, 20);
+  // Of two requests with the same blocks, the first one counts, and then the one that is left.
+  pending.Add(RequestId{4}, 2, 40, all.first(5));
+  pending.Find(keys, local, 3);
+  EXPECT_EQ(pending.RunOf(2).order_us, 20);
   pending.Drop(RequestId{2});
   pending.Find(keys, local, 3);
-  EXPECT_EQ(pending.BlocksOf(2), 5);
+  EXPECT_EQ(pending.RunOf(2).order_us, 40);
+  pending.Start(RequestId{4});
+  pending.Find(keys, local, 3);
+  EXPECT_EQ(pending.RunOf(2).order_us, INT64_MIN);
+  EXPECT_EQ(pending.RunOf(2).blocks, 5);
   for (const uint64_t request : {1, 3, 4, 4}) pending.Drop(RequestId{request});
   pending.Find(keys, local, 3);
-  EXPECT_EQ(pending.BlocksOf(1), 0);
+  EXPECT_EQ(pending.RunOf(1).blocks, 0);
   EXPECT_EQ(pending.num_blocks(), 0u);
 }
 
@@ -45,7 +53,7 @@ TEST(PendingBlocks_AnyChanges, EqualTheirDefinition) {
   PendingBlocks pending;
   std::map<uint64_t, std::pair<NodeSlot, std::vector<uint64_t>>> requests;
   for (int step = 0; step < 3000; ++step) {
-    if (random() % 2 == 0 || requests.empty()) {
+    if (requests.empty() || (random() % 2 == 0 && requests.size() < 8)) {
       const auto slot = static_cast<NodeSlot>(random() % kSlots);
       std::vector<uint64_t> numbers;
       std::vector<kv::BlockKey> keys;
@@ -53,7 +61,7 @@ TEST(PendingBlocks_AnyChanges, EqualTheirDefinition) {
         numbers.push_back(i);
         keys.push_back(Key(i));
       }
-      pending.Add(RequestId{static_cast<uint64_t>(step)}, slot, keys);
+      pending.Add(RequestId{static_cast<uint64_t>(step)}, slot, step, keys);
       requests[static_cast<uint64_t>(step)] = {slot, numbers};
     } else {
       const auto gone =
@@ -79,7 +87,7 @@ TEST(PendingBlocks_AnyChanges, EqualTheirDefinition) {
         };
         if (expected >= local[slot].blocks() && std::ranges::none_of(requests, has)) break;
       }
-      const int32_t found = pending.BlocksOf(static_cast<NodeSlot>(slot));
+      const int32_t found = pending.RunOf(static_cast<NodeSlot>(slot)).blocks;
       ASSERT_EQ(std::max(found, local[slot].blocks()), expected) << step;
     }
   }

@@ -2,6 +2,7 @@
 #include "sim/node_blocks.h"
 
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 
@@ -49,6 +50,7 @@ bool NodeBlocks::Read(const kv::BlockKey& key, kv::Tier tier) {
 void NodeBlocks::Put(const kv::BlockKey& key, kv::Tier tier, TimeUs now) {
   const std::optional<kv::SlotId> slot = catalog_->BeginPut(key, tier, now);
   if (!slot.has_value()) return;  // no slot can be freed
+  if (options_.lose_slot && !std::exchange(lost_slot_, true)) return;
   HM_CHECK(catalog_->EndPut(tier, *slot, kv::BlockCatalog::PutEnd::kWritten),
            "a put that took no time was discarded");
 }

@@ -30,6 +30,7 @@ class NodeBlocks {
     int32_t dram_blocks = 0;
     int32_t ssd_blocks = 0;
     kv::CatalogOptions catalog;
+    bool lose_slot = false;  ///< for tests: the first put of Use never ends
   };
   explicit NodeBlocks(const Options& options);
 
@@ -55,6 +56,7 @@ class NodeBlocks {
   const Options options_;
   std::optional<kv::BlockCatalog> catalog_;
   kv::CatalogChanges told_;
+  bool lost_slot_ = false;
 };
 
 }  // namespace halfmoon::sim

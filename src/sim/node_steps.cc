@@ -21,6 +21,9 @@ void NodeSteps::Add(uint32_t request, std::vector<int32_t> ids, int32_t there_to
 
 void NodeSteps::Remove(uint32_t request) {
   const sched::SeqId id = ids_.at(request);
+  if (options_.leak_page && !table_.At(id).pages.empty()) {
+    leaked_.push_back(table_.HoldPage(id, 0));
+  }
   table_.Remove(id);
   ids_.erase(request);
   requests_.erase(id);

@@ -21,6 +21,7 @@ class NodeSteps : private sched::BlockLoads {
     sched::Limits limits;
     int32_t num_pages = 0;
     cluster::NodeCosts costs;
+    bool leak_page = false;  ///< for tests: a page of what is removed stays held
   };
   explicit NodeSteps(const Options& options);
 
@@ -64,6 +65,7 @@ class NodeSteps : private sched::BlockLoads {
   std::map<sched::SeqId, int32_t> there_tokens_;
   uint64_t next_id_ = 1;
   sched::Plan plan_;
+  std::vector<kv::PageRef> leaked_;
   int32_t num_decoding_ = 0;
   int64_t decoding_tokens_ = 0;
 };

@@ -25,7 +25,8 @@ std::unique_ptr<NodeSteps> Simulator::MakeSteps(const Node& node) const {
                  .max_running = max_running,
                  .block_size = kPageTokens},
       .num_pages = static_cast<int32_t>(NumPages()),
-      .costs = model_.costs});
+      .costs = model_.costs,
+      .leak_page = options_.bug == Bug::kLeakPage});
 }
 
 int64_t Simulator::NumPages() const {
@@ -90,7 +91,7 @@ void Simulator::StartDetailedStep(int32_t index) {
     Flight& flight = flights_[request];
     if (flight.stage != Flight::Stage::kJoining) continue;
     flight.stage = Flight::Stage::kDecode;
-    conductor_.DecodeJoined(cluster::RequestId{request}, now_);
+    TellOfRequest(&node, Message::Kind::kDecodeJoined, request);
   }
   if (node.current >= 0) {
     flights_[static_cast<size_t>(node.current)].prefill_us += step->prompt_us;

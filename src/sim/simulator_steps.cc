@@ -107,10 +107,7 @@ void Simulator::StartStep(int32_t index) {
 void Simulator::StartPrompt(Node* node, uint32_t index) {
   Flight& flight = flights_[index];
   std::erase(node->prompts, index);
-  const int64_t found_tokens =
-      int64_t{node->cache->FindPrefix(flight.keys, now_)} * trace_.block_tokens;
-  const auto tokens =
-      static_cast<int32_t>(std::min(int64_t{flight.prompt_tokens} - 1, found_tokens));
+  const int32_t tokens = PrefixTokens(flight, node->cache->FindPrefix(flight.keys, now_));
   if (tokens > flight.prefix_tokens) {
     flight.record.own_tokens[static_cast<size_t>(cluster::Tier::kDram)] +=
         tokens - flight.prefix_tokens;
@@ -118,7 +115,7 @@ void Simulator::StartPrompt(Node* node, uint32_t index) {
   }
   flight.prefill_start_us = now_;
   if (flight.prefill_node == flight.decode_node) Reserve(node, &flight);
-  conductor_.PrefillStarted(cluster::RequestId{index}, now_);
+  TellOfRequest(node, Message::Kind::kPrefillStarted, index);
 }
 
 void Simulator::EndStep(int32_t index) {
@@ -178,7 +175,7 @@ void Simulator::EndPrompt(int32_t node_index, uint32_t index) {
   const bool overloaded = conductor_.IsDecodeOverloaded(id, now_);
   // The conductor takes a measurement to be of what it expected.
   const bool as_placed = flight.prefix_tokens == flight.placement.prefix_tokens;
-  conductor_.PrefillEnded(id, as_placed ? flight.prefill_us : 0.0, now_);
+  TellOfRequest(&node, Message::Kind::kPrefillEnded, index, as_placed ? flight.prefill_us : 0.0);
   const bool decodes_here = flight.prefill_node == flight.decode_node;
   if (decodes_here || first_token_ == cluster::FirstToken::kPrefill) CountToken(&flight, now_);
   if (overloaded || flight.made_tokens == flight.row->output_tokens) {
@@ -248,7 +245,7 @@ void Simulator::Join(Node* node, uint32_t index) {
   flight.keys = {};
   flight.join_step = node->step_ends.size();
   if (node->steps == nullptr) AddRunning(node, index);
-  conductor_.DecodeJoined(cluster::RequestId{index}, now_);
+  TellOfRequest(node, Message::Kind::kDecodeJoined, index);
 }
 
 void Simulator::AddRunning(Node* node, uint32_t index) {
