@@ -292,7 +292,6 @@ void Simulator::StartFetches(uint32_t index) {
     result_.fetched_bytes += bytes;
     ++result_.num_fetches;
   }
-  Keep(&node, keys.first(std::min(local, static_cast<size_t>(flight.usable_blocks))));
   flight.prefix_tokens = PrefixTokens(flight, flight.usable_blocks);
   int32_t left = flight.prefix_tokens;
   for (size_t tier = 0; tier < own.size(); ++tier) {
@@ -303,6 +302,7 @@ void Simulator::StartFetches(uint32_t index) {
   node.prompts.push_back(index);
   ready_us = std::max(ready_us, piece_us);
   if (ready_us > now_) {
+    Keep(&node, keys.first(std::min(local, static_cast<size_t>(flight.usable_blocks))));
     Push(ready_us, EventKind::kFetched, index, flight.epoch);
   } else {
     Fetched(index);

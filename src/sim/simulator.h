@@ -244,6 +244,7 @@ class Simulator {
   void TellOfRequest(Node* node, Message::Kind kind, uint32_t index, double prefill_us = 0.0);
   void TellOfBlocks(Node* node, std::vector<BlockChange> changes);
   void Deliver(const Node& node, const Message& message);
+  void DeliverBlocks(const Node& node, std::span<const BlockChange> changes);
   TimeUs DrawDelay();
 
   // simulator_faults.cc: nodes that fail, and what must hold.

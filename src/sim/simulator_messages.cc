@@ -34,6 +34,24 @@ void Simulator::TellOfBlocks(Node* node, std::vector<BlockChange> changes) {
   Tell(node, {.kind = Message::Kind::kBlocks, .blocks = std::move(changes)});
 }
 
+void Simulator::DeliverBlocks(const Node& node, std::span<const BlockChange> changes) {
+  std::vector<kv::BlockKey> keys;
+  while (!changes.empty()) {
+    const BlockChange& first = changes.front();
+    keys.clear();
+    for (const BlockChange& change : changes) {
+      if (change.tier != first.tier || change.stored != first.stored) break;
+      keys.push_back(change.key);
+    }
+    if (first.stored) {
+      conductor_.BlocksStored(node.id, first.tier, keys);
+    } else {
+      conductor_.BlocksRemoved(node.id, first.tier, keys);
+    }
+    changes = changes.subspan(keys.size());
+  }
+}
+
 // What is told of a request that was placed anew meanwhile is of its old call, and known to be. Of
 // one that has ended it is passed on: the conductor has to pass over it.
 void Simulator::Deliver(const Node& node, const Message& message) {
@@ -46,13 +64,7 @@ void Simulator::Deliver(const Node& node, const Message& message) {
   }
   switch (message.kind) {
     case Message::Kind::kBlocks:
-      for (const BlockChange& change : message.blocks) {
-        if (change.stored) {
-          conductor_.BlocksStored(node.id, change.tier, {&change.key, 1});
-        } else {
-          conductor_.BlocksRemoved(node.id, change.tier, {&change.key, 1});
-        }
-      }
+      DeliverBlocks(node, message.blocks);
       return;
     case Message::Kind::kLoad:
       conductor_.ReportLoad(node.id, message.load, now_);
