@@ -206,6 +206,7 @@ void Conductor::FindPrefixes(Context* context) {
 // no longer than a step anyway, or would come too late elsewhere.
 bool Conductor::IsBetterThere(const Context& context, const Prefill& there,
                               const Prefill& elsewhere, const Chosen& decode) const {
+  if (there.late != elsewhere.late) return elsewhere.late;
   if (there.ttft_us > elsewhere.ttft_us) return false;
   const auto limit_us = static_cast<double>(context.request.limits.ttft_us) * options_.headroom;
   return elsewhere.prefill_us <= decode.tbt_us || (limit_us > 0.0 && elsewhere.ttft_us > limit_us);
@@ -223,6 +224,10 @@ Decision Conductor::Place(const PlacementRequest& request, TimeUs now) {
                                        ? request.expected_output_tokens
                                        : static_cast<int32_t>(mean_output_tokens_)};
   FindPrefixes(&context);
+  if (options_.policy.pending) {
+    pending_.Find(request.keys, local_,
+                  context.sources.empty() ? 0 : context.sources.front().end_block);
+  }
   std::optional<Prefill> prefill = ChoosePrefill(context);
   std::optional<Chosen> decode;
   if (prefill.has_value() && nodes_[prefill->slot].info.role == Role::kBoth) {
@@ -289,10 +294,17 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
                            .prefix_tokens = prefill.prefix_tokens,
                            .output_tokens = context.output_tokens,
                            .tbt_limit_us = request.limits.tbt_us};
-  node.prefills.push_back({.request = request.id,
-                           .priority = request.priority,
-                           .order_us = prefill.order_us,
-                           .prefill_us = prefill.prefill_us});
+  const QueueTurn turn = {.priority = request.priority, .order_us = prefill.order_us};
+  if (options_.policy.pending && !prefill.late) {
+    pending_.Add(request.id, prefill.slot, turn,
+                 request.keys.subspan(static_cast<size_t>(prefill.local_blocks)));
+  }
+  const TimeUs due_us = prefill.late || request.limits.ttft_us <= 0
+                            ? 0
+                            : context.now_us + ToTimeUs(TtftLimitUs(context));
+  node.prefills.insert(
+      std::ranges::upper_bound(node.prefills, turn, {}, &QueuedPrefill::turn),
+      {.request = request.id, .turn = turn, .prefill_us = prefill.prefill_us, .due_us = due_us});
   nodes_[decode.slot].decodes.push_back(request.id);
   nodes_[decode.slot].prompt_tokens += request.prompt_tokens;
   return placement;
@@ -301,11 +313,14 @@ Placement Conductor::Commit(const Context& context, const Prefill& prefill, cons
 void Conductor::PrefillStarted(RequestId request, TimeUs now) {
   const auto found = requests_.find(request);
   if (found == requests_.end()) return;
-  for (QueuedPrefill& queued : nodes_[found->second.prefill].prefills) {
-    if (queued.request != request || queued.running) continue;
-    queued.running = true;
-    queued.started_us = Advance(now);
-  }
+  std::vector<QueuedPrefill>& queue = nodes_[found->second.prefill].prefills;
+  const auto queued = std::ranges::find(queue, request, &QueuedPrefill::request);
+  if (queued == queue.end() || queued->running) return;
+  queued->running = true;
+  queued->started_us = Advance(now);
+  queued->turn = kFirstTurn;
+  pending_.Start(request);
+  std::rotate(queue.begin(), queued, queued + 1);
 }
 
 void Conductor::EndPrefill(RequestId request, const Tracked& tracked) {
@@ -320,6 +335,7 @@ void Conductor::PrefillEnded(RequestId request, double measured_us, TimeUs now) 
   for (QueuedPrefill& queued : nodes_[tracked.prefill].prefills) {
     if (queued.request == request) queued.done = true;
   }
+  pending_.Drop(request);
   tracked.stage = Stage::kComing;
   tracked.ready_us = Advance(now);
   if (options_.fit_costs) {
@@ -332,6 +348,7 @@ void Conductor::DecodeJoined(RequestId request, TimeUs now) {
   const auto found = requests_.find(request);
   if (found == requests_.end() || found->second.stage == Stage::kDecoding) return;
   Tracked& tracked = found->second;
+  pending_.Drop(request);
   EndPrefill(request, tracked);  // whether or not that was told
   tracked.stage = Stage::kDecoding;
   tracked.started_us = Advance(now);
@@ -355,6 +372,7 @@ void Conductor::Forget(RequestId request) {
   const auto found = requests_.find(request);
   if (found == requests_.end()) return;
   const Tracked& tracked = found->second;
+  pending_.Drop(request);
   EndPrefill(request, tracked);
   Node& node = nodes_[tracked.decode];
   std::erase(node.decodes, request);

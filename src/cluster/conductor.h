@@ -14,6 +14,7 @@
 
 #include "cluster/cost_fit.h"
 #include "cluster/node.h"
+#include "cluster/pending_blocks.h"
 #include "cluster/placement.h"
 #include "cluster/policy.h"
 #include "cluster/prefix_directory.h"
@@ -72,6 +73,7 @@ class Conductor {
   bool IsDecodeOverloaded(RequestId request, TimeUs now) const;
 
   size_t num_nodes() const { return slots_by_id_.size(); }
+  size_t num_pending_blocks() const { return pending_.num_blocks(); }
   size_t num_requests() const { return requests_.size(); }
   const PrefixDirectory& directory() const { return directory_; }
   /// nullptr where the node is not known.
@@ -92,9 +94,9 @@ class Conductor {
   };
   struct QueuedPrefill {
     RequestId request{};
-    int64_t priority = 0;
-    TimeUs order_us = 0;
+    QueueTurn turn;
     double prefill_us = 0.0;
+    TimeUs due_us = 0;  // must have ended; 0: late anyway, or without a limit
     bool running = false;
     bool done = false;  // but its KV is still on its way to who decodes
     TimeUs started_us = 0;
@@ -103,7 +105,7 @@ class Conductor {
     NodeId id{};
     NodeInfo info;
     std::optional<CostFit> fit;           // none: the slot is free
-    std::vector<QueuedPrefill> prefills;  // as they came, until they decode
+    std::vector<QueuedPrefill> prefills;  // until they decode: those that started, then by turn
     std::vector<RequestId> decodes;       // coming or running
     // Sums over `decodes`, so that a load costs no walk.
     int32_t num_decoding = 0;        // that have joined
@@ -133,6 +135,13 @@ class Conductor {
     int32_t prefix_tokens = 0;
     TimeUs order_us = 0;
     TimeUs chunk_us = 0;
+    bool late = false;  // QueueOrder::kSlack: it is put behind all others
+  };
+  /// What a request finds in a queue, of its priority and those that go before it.
+  struct Wait {
+    double before_us = 0.0;   // of those that go before it
+    double in_time_us = 0.0;  // of all but late ones
+    bool delays = false;      // with it, one that goes after it is late that was not
   };
   struct DecodeLoad {
     int32_t sequences = 0;
@@ -167,10 +176,19 @@ class Conductor {
   uint64_t Draw();
 
   // conductor_prefill.cc: who prefills.
-  /// What is ahead of a request of that priority and order.
-  double QueueUs(const Node& node, int64_t priority, TimeUs order_us, TimeUs now) const;
+  /// What predictions of the TTFT may fill; 0: it has no limit.
+  double TtftLimitUs(const Context& context) const {
+    return static_cast<double>(context.request.limits.ttft_us) * options_.headroom;
+  }
+  static double QueueUs(const Node& node, const QueueTurn& turn, TimeUs now);
+  static Wait WaitOf(const Node& node, const QueueTurn& turn, double prefill_us, TimeUs now);
+  void Queue(const Context& context, TimeUs after_us, Prefill* price) const;
+  /// Sets what a prompt takes with that prefix.
+  void SetPrefix(const Context& context, int32_t blocks, double share, Prefill* price) const;
   /// Blocks [local, prefix_blocks) fetched; `share` of the node's time for prompts.
   Prefill Price(const Context& context, NodeSlot slot, int32_t prefix_blocks, double share) const;
+  /// With the blocks that the node is about to have, and behind who brings them.
+  Prefill PricePending(const Context& context, NodeSlot slot, double share) const;
   Prefill PriceBest(const Context& context, NodeSlot slot, double share) const;
   double FetchAllUs(const Context& context, NodeSlot slot, int32_t end_block) const;
   std::optional<Prefill> ChoosePrefill(const Context& context);
@@ -206,6 +224,7 @@ class Conductor {
   double mean_ttft_us_ = 0.0;  // predicted, of those placed of late
   uint64_t random_;
   TimeUs now_ = 0;
+  PendingBlocks pending_;
   std::vector<PrefixRun> local_;  // by slot, of the request being placed
 };
 

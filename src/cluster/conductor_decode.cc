@@ -92,8 +92,8 @@ std::optional<Rejection> Conductor::Refuse(const Context& context, const Prefill
                                            const Chosen& decode) const {
   if (options_.reject == RejectPolicy::kNone) return std::nullopt;
   const ServiceLimits& limits = context.request.limits;
-  const double ttft_limit = static_cast<double>(limits.ttft_us) * options_.headroom;
-  if (limits.ttft_us > 0 && prefill.ttft_us > ttft_limit) {
+  const double ttft_limit = TtftLimitUs(context);
+  if (limits.ttft_us > 0 && (prefill.late || prefill.ttft_us > ttft_limit)) {
     return Rejection{
         .reason = RejectReason::kPrefillLoad,
         .retry_after_us = std::max(kMinRetryUs, ToTimeUs(prefill.ttft_us - ttft_limit)),

@@ -39,6 +39,12 @@ class ConductorTest : public testing::Test {
     conductor_.emplace(
         ConductorOptions{.policy = *FindPolicy(policy), .reject = reject, .headroom = 1.0});
   }
+  /// Without prompts that are computed where they decode.
+  void StartSlack(RejectPolicy reject = RejectPolicy::kNone) {
+    Policy policy = *FindPolicy("slack");
+    policy.conditional = false;
+    conductor_.emplace(ConductorOptions{.policy = policy, .reject = reject, .headroom = 1.0});
+  }
   NodeId Join(Role role) { return Join(Info(role)); }
   NodeId Join(const NodeInfo& info) {
     const NodeId node{next_node_++};
@@ -353,10 +359,7 @@ TEST_F(ConductorTest, Reject_Late_SaysSoWhenItIsComputed) {
 }
 
 TEST_F(ConductorTest, Slack_ARequestThatCannotBeInTime_LetsOthersPass) {
-  Policy policy = *FindPolicy("slack");
-  policy.conditional = false;
-  conductor_.emplace(
-      ConductorOptions{.policy = policy, .reject = RejectPolicy::kNone, .headroom = 1.0});
+  StartSlack();
   Join(Role::kPrefill);
   Join(Role::kDecode);
   const ServiceLimits limits{.ttft_us = 10 * kSecond};
@@ -367,7 +370,73 @@ TEST_F(ConductorTest, Slack_ARequestThatCannotBeInTime_LetsOthersPass) {
   EXPECT_GT(late.order_us, short_one.order_us);
   EXPECT_EQ(short_one.ttft_us, 8500 * 1000);
   // Not for ever: one that comes much later does not pass it.
-  EXPECT_GT(Place(500, 200 * kSecond, {}, limits).order_us, late.order_us);
+  EXPECT_GT(Place(500, 1000 * kSecond, {}, limits).order_us, late.order_us);
+}
+
+TEST_F(ConductorTest, Slack_AShortOne_PassesOnlyWhereNobodyIsLateForIt) {
+  StartSlack();
+  Join(Role::kPrefill);
+  Join(Role::kDecode);
+  const ServiceLimits limits{.ttft_us = 10 * kSecond};
+  Place(3000, 0, {}, limits);
+  conductor_->PrefillStarted(last_, 0);
+  const Placement long_one = Place(6500, 0, {}, limits);  // ends at 9.5 s
+  EXPECT_EQ(long_one.ttft_us, 9500 * 1000);
+  const Placement passes = Place(400, 2 * kSecond, {}, limits);
+  EXPECT_LT(passes.order_us, long_one.order_us);
+  EXPECT_EQ(passes.ttft_us, 1400 * 1000);
+  // It would have the long one end at 10.1 s, and is itself in time behind it.
+  const Placement behind = Place(200, 2 * kSecond, {}, limits);
+  EXPECT_GT(behind.order_us, long_one.order_us);
+  EXPECT_EQ(behind.ttft_us, 8100 * 1000);
+}
+
+TEST_F(ConductorTest, Slack_ALongOneBehindALongQueue_IsLateOrRefused) {
+  const ServiceLimits limits{.ttft_us = 10 * kSecond};
+  for (const RejectPolicy reject : {RejectPolicy::kNone, RejectPolicy::kPredictive}) {
+    StartSlack(reject);
+    Join(Role::kPrefill);
+    Join(Role::kDecode);
+    for (int i = 0; i < 5; ++i) Place(1000, 0, {}, limits);
+    // In time by itself; it would leave no room for four of its size.
+    if (reject == RejectPolicy::kNone) {
+      EXPECT_GT(Place(2000, 0, {}, limits).order_us, 100 * kSecond);
+    } else {
+      EXPECT_EQ(Refused(2000, 0, limits), RejectReason::kPrefillLoad);
+    }
+    EXPECT_EQ(Place(1200, 0, {}, limits).ttft_us, 6200 * 1000);
+    // Longer than all that waits: nobody else made the queue long.
+    EXPECT_EQ(Place(100, 0, {}, limits).ttft_us, 100 * 1000);
+  }
+}
+
+TEST_F(ConductorTest, Pending_APrefixThatIsBeingComputed_CountsWhereItWillBe) {
+  Start("slack");
+  const NodeId first = Join(Role::kPrefill);
+  const NodeId second = Join(Role::kPrefill);
+  const NodeId decode = Join(Role::kDecode);
+  const std::vector<kv::BlockKey> keys = Keys(1, 20);
+  const ServiceLimits limits{.ttft_us = 60 * kSecond};
+  const Placement turn = Place(2000, 0, keys, limits);
+  const NodeId other = turn.prefill == first ? second : first;
+  conductor_->PrefillStarted(last_, 0);
+  std::vector<kv::BlockKey> longer = keys;
+  for (const kv::BlockKey& key : Keys(2, 5)) longer.push_back(key);
+  // Behind it 2.0 + 0.5 s; 2.5 s elsewhere.
+  const Placement next = Place(2500, 1, longer, limits);
+  EXPECT_EQ(next.prefill, turn.prefill);
+  EXPECT_EQ(next.prefix_tokens, 2000);
+  EXPECT_EQ(next.local_blocks, 0);
+  EXPECT_TRUE(next.fetches.empty());
+  // Nothing is left of it when the node goes, or the requests do.
+  EXPECT_EQ(conductor_->NodeLeft(turn.prefill).size(), 2u);
+  EXPECT_EQ(Place(2500, 2, longer, limits).prefix_tokens, 0);
+  conductor_->RequestEnded(last_, 1, 3);
+  EXPECT_EQ(Place(2500, 4, longer, limits).prefill, other);
+  EXPECT_EQ(conductor_->num_pending_blocks(), 25u);
+  conductor_->PrefillEnded(last_, 0.0, 5);
+  EXPECT_EQ(conductor_->num_pending_blocks(), 0u);
+  EXPECT_NE(other, decode);
 }
 
 TEST_F(ConductorTest, Priority_WaitsOnlyForThoseThatGoFirst) {

@@ -22,6 +22,15 @@ struct ServiceLimits {
   TimeUs tbt_us = 0;   ///< time between tokens
 };
 
+/// Whose turn it is in a node's queue: smaller ones first.
+struct QueueTurn {
+  int64_t priority = 0;
+  TimeUs order_us = 0;
+  auto operator<=>(const QueueTurn&) const = default;
+};
+/// Of what nobody can be in front of.
+inline constexpr QueueTurn kFirstTurn = {.priority = INT64_MIN, .order_us = INT64_MIN};
+
 /// A request as it arrives.
 struct PlacementRequest {
   RequestId id{};

@@ -9,10 +9,13 @@ namespace {
 constexpr std::array<Policy, 5> kPolicies{{
     {.name = "slack",
      .summary =
-         "least predicted TTFT over all prefixes; short prompts first as far as limits allow; "
-         "late or very short ones where they decode",
+         "least predicted TTFT over all prefixes, those being computed too; short prompts first as "
+         "far as limits allow, no long ones into long queues; late or very short ones where they "
+         "decode",
      .order = QueueOrder::kSlack,
-     .conditional = true},
+     .conditional = true,
+     .pending = true,
+     .first_token = FirstToken::kDecode},
     {.name = "global",
      .summary = "FAST'25 algorithm 1: least predicted TTFT, prefixes fetched from other nodes",
      .balancing_threshold = 1.3},

@@ -25,7 +25,17 @@ enum class PrefixUse : uint8_t {
 /// In which order a node takes the requests of its queue.
 enum class QueueOrder : uint8_t {
   kArrival,
-  kSlack,  ///< short ones first, as far as all can be in time; those that cannot, later
+  /// Short ones first, as far as nobody is late for it. One that would be late itself, make another
+  /// late, or take a large part of what is left of a long queue goes behind all others, or is
+  /// refused where the conductor refuses anything.
+  kSlack,
+};
+
+/// Which node gives the first token, where one prefills and another decodes.
+enum class FirstToken : uint8_t {
+  kPrefill,  ///< at the end of the prompt; its KV follows, and the second token waits for it
+  kDecode,   ///< in its first step, as nodes of halfmoon do: the last token of a prompt is left to
+             ///< it
 };
 
 /// A request that is bound to break its class's limits is refused when it arrives, by what load?
@@ -50,6 +60,10 @@ struct Policy {
   /// A prompt that is short, or would be late elsewhere, is computed where it decodes when that is
   /// predicted to give its first token no later and no token of others beyond its limit.
   bool conditional = false;
+  /// Prefixes also count where a node is about to compute them for another request.
+  bool pending = false;
+  /// For the simulator: nodes of halfmoon do it in one way, whatever the policy.
+  FirstToken first_token = FirstToken::kPrefill;
 };
 
 /// Every policy, the default first.

@@ -14,6 +14,11 @@ constexpr int kFingerprintBits = 44;
 constexpr uint64_t kFingerprintMask = (uint64_t{1} << kFingerprintBits) - 1;
 constexpr uint32_t kFirstCapacity = 8;
 constexpr uint32_t kMaxShardEntries = 1u << 20;  // home positions are a 64-bit product
+// Keys between one and the one whose entries, or shard, are asked for. A look-up waits for memory
+// longer than for anything else.
+constexpr size_t kEntriesAhead = 6;
+constexpr size_t kShardAhead = 12;
+constexpr uint32_t kLineEntries = 8;
 constexpr size_t kSweptShards = 256;
 constexpr size_t kSweptShared = 256;
 
@@ -330,6 +335,21 @@ void PrefixDirectory::Flush(NodeSlot slot, int tier, int32_t end) {
   since_[slot] = end;
 }
 
+void PrefixDirectory::Prefetch(std::span<const kv::BlockKey> keys, size_t next) const {
+  if (next + kShardAhead < keys.size()) {
+    __builtin_prefetch(&shards_[keys[next + kShardAhead].hash.low >> (64 - kShardBits)]);
+  }
+  if (next + kEntriesAhead >= keys.size()) return;
+  const kv::BlockKey& key = keys[next + kEntriesAhead];
+  const Shard& shard = shards_[key.hash.low >> (64 - kShardBits)];
+  if (shard.capacity == 0) return;
+  const uint32_t home = Home(FingerprintOf(key), shard.capacity);
+  __builtin_prefetch(&shard.entries[home]);
+  if (home + kLineEntries < shard.capacity) {
+    __builtin_prefetch(&shard.entries[home + kLineEntries]);
+  }
+}
+
 // Only nodes whose tier changes from one block to the next cost anything, so a prefix that a
 // thousand nodes hold is as quick to follow as one that a single node does.
 std::span<const PrefixRun> PrefixDirectory::Find(std::span<const kv::BlockKey> keys) {
@@ -339,6 +359,7 @@ std::span<const PrefixRun> PrefixDirectory::Find(std::span<const kv::BlockKey> k
   for (size_t k = 0; k <= keys.size(); ++k) {
     const auto block = static_cast<int32_t>(k);
     if (k < keys.size()) {
+      Prefetch(keys, k);
       Lookup(keys[k]);
     } else {
       for (Bits& bits : here_) std::ranges::fill(bits, 0);

@@ -92,6 +92,8 @@ class PrefixDirectory {
   void Share(Shard* shard, const kv::BlockKey& key, const Matches& matches);
   void UnshareIfFew(size_t index);
   void Widen(NodeSlot slot);
+  /// Has the cache lines of later keys on their way.
+  void Prefetch(std::span<const kv::BlockKey> keys, size_t next) const;
   /// Nodes of the key by fastest tier into here_, dropped ones left out.
   void Lookup(const kv::BlockKey& key);
   void Flush(NodeSlot slot, int tier, int32_t end);

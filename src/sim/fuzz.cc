@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "sim/report.h"
+#include "sim/run_options.h"
 
 namespace halfmoon::sim {
 namespace {
@@ -101,6 +102,9 @@ FuzzCase MakeFuzzCase(uint64_t seed) {
   o.ssd_tokens = random.OneIn(2) ? 0 : random.Between(0, 10'000);
   o.jitter_us = random.OneIn(2) ? 0 : random.Between(1, 1'000'000);
   o.output_known = random.OneIn(2);
+  o.detailed = random.OneIn(2);
+  o.report_delay_us = random.OneIn(2) ? 0 : random.Between(1, 500'000);
+  if (random.OneIn(4)) o.first_token = cluster::FirstToken::kDecode;
   o.seed = seed;
   const int32_t nodes = o.prefill_nodes + o.decode_nodes + o.coupled_nodes;
   const TimeUs end_us = made.trace.requests.back().arrival_us + 2'000'000;
@@ -108,7 +112,9 @@ FuzzCase MakeFuzzCase(uint64_t seed) {
     const TimeUs at_us = random.Between(0, end_us);
     o.faults.push_back({.at_us = at_us,
                         .back_us = at_us + random.Between(1, 3'000'000),
-                        .node = static_cast<int32_t>(random.Between(0, nodes - 1))});
+                        .node = static_cast<int32_t>(random.Between(0, nodes - 1)),
+                        .notice_us = random.OneIn(2) ? 0 : random.Between(1, 1'500'000),
+                        .keeps_blocks = random.OneIn(2)});
   }
   return made;
 }
@@ -127,44 +133,93 @@ std::string RunFuzzCase(const FuzzCase& fuzz_case) {
   return texts[0] == texts[1] ? "" : "two runs of the same case differ";
 }
 
-FuzzCase Shrink(FuzzCase fuzz_case) {
-  const auto try_without = [&](auto member) {
-    bool smaller = false;
-    for (size_t count = member(fuzz_case).size(); count >= 1; count /= 2) {
-      for (size_t first = 0; first + count <= member(fuzz_case).size();) {
-        FuzzCase candidate = fuzz_case;
-        auto& items = member(candidate);
-        const auto begin = items.begin() + static_cast<std::ptrdiff_t>(first);
-        items.erase(begin, begin + static_cast<std::ptrdiff_t>(count));
-        if (!candidate.trace.requests.empty() && !RunFuzzCase(candidate).empty()) {
-          fuzz_case = std::move(candidate);
-          smaller = true;
-        } else {
-          first += count;
-        }
+namespace {
+
+bool StillFails(const FuzzCase& candidate) {
+  return !candidate.trace.requests.empty() && CheckOptions(candidate.options).ok() &&
+         !RunFuzzCase(candidate).empty();
+}
+
+/// Without a part of the items, halves first, then smaller parts.
+template <typename Member>
+bool LeaveOut(FuzzCase* fuzz_case, Member member) {
+  bool smaller = false;
+  for (size_t count = member(*fuzz_case).size(); count >= 1; count /= 2) {
+    for (size_t first = 0; first + count <= member(*fuzz_case).size();) {
+      FuzzCase candidate = *fuzz_case;
+      auto& items = member(candidate);
+      const auto begin = items.begin() + static_cast<std::ptrdiff_t>(first);
+      items.erase(begin, begin + static_cast<std::ptrdiff_t>(count));
+      if (StillFails(candidate)) {
+        *fuzz_case = std::move(candidate);
+        smaller = true;
+      } else {
+        first += count;
       }
     }
-    return smaller;
-  };
+  }
+  return smaller;
+}
+
+bool FaultsHaveNodes(const SimOptions& o) {
+  const int32_t nodes = o.prefill_nodes + o.decode_nodes + o.coupled_nodes;
+  return std::ranges::all_of(o.faults, [&](const Fault& fault) { return fault.node < nodes; });
+}
+
+/// With simpler options, one after the other.
+bool Simplify(FuzzCase* fuzz_case) {
+  using Change = void (*)(SimOptions*);
+  constexpr std::array<Change, 9> kChanges{
+      [](SimOptions* o) { o->jitter_us = 0; },
+      [](SimOptions* o) { o->report_delay_us = 0; },
+      [](SimOptions* o) { o->detailed = false; },
+      [](SimOptions* o) { o->ssd_tokens = 0; },
+      [](SimOptions* o) { o->dram_tokens = 0; },
+      [](SimOptions* o) { o->reject = cluster::RejectPolicy::kNone; },
+      [](SimOptions* o) { o->coupled_nodes = std::max(0, o->coupled_nodes - 1); },
+      [](SimOptions* o) { o->decode_nodes = std::max(0, o->decode_nodes - 1); },
+      [](SimOptions* o) { o->prefill_nodes = std::max(0, o->prefill_nodes - 1); }};
+  bool smaller = false;
+  for (const Change change : kChanges) {
+    FuzzCase candidate = *fuzz_case;
+    change(&candidate.options);
+    const std::string text = Describe(candidate);
+    if (text == Describe(*fuzz_case) || !FaultsHaveNodes(candidate.options)) continue;
+    if (!StillFails(candidate)) continue;
+    *fuzz_case = std::move(candidate);
+    smaller = true;
+  }
+  return smaller;
+}
+
+}  // namespace
+
+FuzzCase Shrink(FuzzCase fuzz_case) {
   const auto faults = [](FuzzCase& c) -> std::vector<Fault>& { return c.options.faults; };
   const auto requests = [](FuzzCase& c) -> std::vector<TraceRequest>& { return c.trace.requests; };
   for (bool smaller = true; smaller;) {
-    smaller = try_without(requests);
-    smaller = try_without(faults) || smaller;
+    smaller = LeaveOut(&fuzz_case, requests);
+    smaller = LeaveOut(&fuzz_case, faults) || smaller;
+    smaller = Simplify(&fuzz_case) || smaller;
   }
   return fuzz_case;
 }
 
 std::string Describe(const FuzzCase& fuzz_case) {
   const SimOptions& o = fuzz_case.options;
-  std::string text = std::to_string(o.prefill_nodes) + " prefill, " +
-                     std::to_string(o.decode_nodes) + " decode, " +
-                     std::to_string(o.coupled_nodes) + " coupled nodes, policy " +
-                     std::string(o.policy.name) + ", reject " +
-                     std::string(cluster::RejectPolicyName(o.reject)) + "\n";
+  std::string text =
+      std::to_string(o.prefill_nodes) + " prefill, " + std::to_string(o.decode_nodes) +
+      " decode, " + std::to_string(o.coupled_nodes) + " coupled nodes, policy " +
+      std::string(o.policy.name) + ", reject " + std::string(cluster::RejectPolicyName(o.reject)) +
+      "\n  DRAM " + std::to_string(o.dram_tokens) + ", SSD " + std::to_string(o.ssd_tokens) +
+      " tokens; arrivals up to " + std::to_string(o.jitter_us) + " us later, reports up to " +
+      std::to_string(o.report_delay_us) + " us" +
+      (o.detailed ? "; steps of the scheduler\n" : "\n");
   for (const Fault& fault : o.faults) {
     text += "  node " + std::to_string(fault.node) + " away from " + std::to_string(fault.at_us) +
-            " to " + std::to_string(fault.back_us) + " us\n";
+            " to " + std::to_string(fault.back_us) + " us, known after " +
+            std::to_string(fault.notice_us) + " us" +
+            (fault.keeps_blocks ? ", keeps its blocks\n" : "\n");
   }
   for (const TraceRequest& request : fuzz_case.trace.requests) {
     text += "  request at " + std::to_string(request.arrival_us) +

@@ -107,6 +107,18 @@ TEST_F(Replay, EarlyRejection_WastesHalfOfThePrefillAtMost) {
   EXPECT_LE(predictive.wasted_prefill_s, early.wasted_prefill_s);
 }
 
+// docs/replay.md has more rates, the other traces' shapes, and intervals over seeds.
+TEST_F(Replay, Slack_ServesMoreWithinLimitsThanGlobal) {
+  for (const std::string reject : {"none", "predictive"}) {
+    for (const std::string seed : {"1", "2"}) {
+      const Assignment more{{"rate", "2"}, {"reject", reject}, {"jitter", "3"}, {"seed", seed}};
+      const double ours = Pd("slack", more).effective_share;
+      EXPECT_GT(ours, Pd("global", more).effective_share + 0.05) << reject << " seed " << seed;
+      EXPECT_GT(ours, 0.95) << reject << " seed " << seed;
+    }
+  }
+}
+
 TEST_F(Replay, SameSeed_GivesTheSameBytes) {
   const Assignment assignment{{"prefill", "8"},     {"decode", "8"}, {"jitter", "3"},
                               {"policy", "random"}, {"seed", "7"},   {"reject", "predictive"}};

@@ -44,6 +44,7 @@ json::object OptionsJson(const SimOptions& o) {
           {"decode", o.decode_nodes},
           {"coupled", o.coupled_nodes},
           {"coupled_cache", o.coupled_cache},
+          {"detailed", o.detailed},
           {"coupled_chunk_tokens", o.coupled_chunk_tokens},
           {"policy", o.policy.name},
           {"reject", cluster::RejectPolicyName(o.reject)},

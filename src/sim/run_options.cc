@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kMaxRuns = 10'000;
 constexpr int32_t kMaxNodes = 20'000;
 
-constexpr std::array<OptionName, 19> kNames{{
+constexpr std::array<OptionName, 21> kNames{{
     {"prefill", "nodes that prefill"},
     {"decode", "nodes that decode"},
     {"coupled", "nodes that do both, as vLLM 0.5.1: prompts first, whole, no prefix kept"},
@@ -20,6 +20,7 @@ constexpr std::array<OptionName, 19> kNames{{
     {"policy", "random, load, local, global or slack"},
     {"balance",
      "a prefix is fetched where it is more than so many times the node's own; 0: by cost"},
+    {"first-token", "prefill or decode: the node that gives it, in place of the policy's"},
     {"rate", "arrivals, times those of the trace"},
     {"copies", "of the trace at once, which share nothing"},
     {"jitter", "arrivals are later by up to so many seconds (traces have steps of 3)"},
@@ -31,6 +32,7 @@ constexpr std::array<OptionName, 19> kNames{{
     {"reject", "none, late, early or predictive"},
     {"output-known", "0: the conductor is not told how long answers get"},
     {"headroom", "part of a limit that predictions may fill"},
+    {"detailed", "1: steps planned by the nodes' own scheduler over pages; slow, for small cases"},
     {"seed", "of choices between equals and of jitter"},
 }};
 
@@ -93,6 +95,13 @@ Status SetOption(std::string_view name, std::string_view value, SimOptions* opti
     HM_ASSIGN(o.balancing_threshold, Number(name, value, 0, 1e6));
     return {};
   }
+  if (name == "first-token") {
+    if (value != "prefill" && value != "decode") return Wrong(name, value, "prefill or decode");
+    o.first_token =
+        value == "decode" ? cluster::FirstToken::kDecode : cluster::FirstToken::kPrefill;
+    return {};
+  }
+  if (name == "detailed") return SetBool(name, value, &o.detailed);
   if (name == "rate") return Set(name, value, 1e-3, 1e3, 1, &o.rate);
   if (name == "copies") return Set(name, value, 1, 10'000, 1, &o.copies);
   if (name == "jitter") return Set(name, value, 0, 1e5, 1e6, &o.jitter_us);

@@ -13,14 +13,7 @@ namespace {
 
 constexpr TimeUs kCopySpreadUs = 3'000'000;  // the resolution of published traces
 constexpr int kLoadSamples = 300;
-
-// SplitMix64: a well mixed function of its argument.
-uint64_t Mix(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
+constexpr int64_t kMaxBlocks = 1 << 30;  // of a tier
 
 TimeUs CopyUs(int64_t bytes, double bytes_per_s) {
   return bytes_per_s <= 0.0
@@ -36,6 +29,7 @@ CostModel WithNetwork(CostModel model, double nic_bytes_per_s) {
 cluster::Policy PolicyOf(const SimOptions& options) {
   cluster::Policy policy = options.policy;
   policy.balancing_threshold = options.balancing_threshold.value_or(policy.balancing_threshold);
+  policy.first_token = options.first_token.value_or(policy.first_token);
   return policy;
 }
 
@@ -43,6 +37,7 @@ cluster::Policy PolicyOf(const SimOptions& options) {
 
 Simulator::Simulator(const SimOptions& options, const CostModel& model, const Trace& trace)
     : options_(options),
+      first_token_(PolicyOf(options).first_token),
       model_(WithNetwork(model, options.nic_bytes_per_s)),
       trace_(trace),
       conductor_({.policy = PolicyOf(options),
@@ -56,8 +51,15 @@ Simulator::Simulator(const SimOptions& options, const CostModel& model, const Tr
       Node node;
       node.id = cluster::NodeId{static_cast<uint32_t>(nodes_.size())};
       node.role = role;
-      node.cache = std::make_unique<LruBlocks>(keeps ? options.dram_tokens / trace.block_tokens : 0,
-                                               keeps ? options.ssd_tokens / trace.block_tokens : 0);
+      const auto blocks = [&](int64_t tokens) {
+        return keeps ? static_cast<int32_t>(std::min(tokens / trace.block_tokens, kMaxBlocks)) : 0;
+      };
+      node.cache = std::make_unique<NodeBlocks>(
+          NodeBlocks::Options{.dram_blocks = blocks(options.dram_tokens),
+                              .ssd_blocks = blocks(options.ssd_tokens),
+                              .catalog = {},
+                              .lose_slot = options.bug == Bug::kLoseSlot});
+      node.steps = MakeSteps(node);
       conductor_.NodeJoined(node.id, InfoOf(node));
       nodes_.push_back(std::move(node));
     }
@@ -113,10 +115,11 @@ SimResult Simulator::Run() {
   sample_us_ =
       std::max<TimeUs>(1, (arrivals_.back().at_us - arrivals_.front().at_us) / kLoadSamples);
   next_sample_us_ = arrivals_.front().at_us;
-  for (const Fault& fault : options_.faults) {
-    const auto node = static_cast<uint32_t>(fault.node);
-    Push(fault.at_us, EventKind::kFail, node, 0);
-    Push(fault.back_us, EventKind::kReturn, node, 0);
+  delay_draw_ = Mix(~options_.seed);
+  for (size_t i = 0; i < options_.faults.size(); ++i) {
+    const Fault& fault = options_.faults[i];
+    Push(fault.at_us, EventKind::kFail, static_cast<uint32_t>(i), 0);
+    Push(fault.back_us, EventKind::kReturn, static_cast<uint32_t>(fault.node), 0);
   }
   size_t next = 0;
   while (next < arrivals_.size() || !events_.empty()) {
@@ -148,7 +151,8 @@ void Simulator::Sample() {
   sample_.decoding = 0;
   for (const Node& node : nodes_) {
     sample_.waiting_prompts += static_cast<int32_t>(node.prompts.size());
-    sample_.decoding += static_cast<int32_t>(node.running.size());
+    sample_.decoding += node.steps != nullptr ? node.steps->num_decoding()
+                                              : static_cast<int32_t>(node.running.size());
   }
   result_.load.push_back(sample_);
   sample_ = {};
@@ -166,8 +170,19 @@ void Simulator::Handle(const Event& event) {
     case EventKind::kStepEnd:
       if (nodes_[event.index].epoch == event.epoch) EndStep(static_cast<int32_t>(event.index));
       return;
+    case EventKind::kMessage: {
+      Node& node = nodes_[event.index];
+      if (node.connection != event.epoch) return;
+      const Message message = std::move(node.outbox.front());
+      node.outbox.pop_front();
+      Deliver(node, message);
+      return;
+    }
     case EventKind::kFail:
-      Fail(static_cast<int32_t>(event.index));
+      Fail(options_.faults[event.index]);
+      return;
+    case EventKind::kNotice:
+      if (nodes_[event.index].epoch == event.epoch) Notice(static_cast<int32_t>(event.index));
       return;
     case EventKind::kReturn:
       Return(static_cast<int32_t>(event.index));
@@ -203,6 +218,11 @@ void Simulator::Place(uint32_t index) {
   flight.prefill_us = 0.0;
   flight.fetched = false;
   const int32_t left = flight.row->output_tokens - flight.made_tokens;
+  if (options_.detailed && !FitsPages(flight)) {
+    flight.record.reason = cluster::RejectReason::kTooLong;
+    EndFlight(index, Outcome::kRejected);
+    return;
+  }
   const cluster::Decision decision =
       conductor_.Place({.id = cluster::RequestId{index},
                         .prompt_tokens = flight.prompt_tokens,
@@ -232,10 +252,16 @@ void Simulator::StartFetches(uint32_t index) {
   const int64_t block_bytes = model_.kv_bytes_per_token * trace_.block_tokens;
   const auto local = static_cast<size_t>(flight.placement.local_blocks);
   std::array<int32_t, cluster::kNumTiers> own{};
+  // What it counts on is there, unless it hears of things late.
+  const bool hears_late = options_.report_delay_us > 0;
+  flight.usable_blocks = 0;
   for (const kv::BlockKey& key : keys.first(local)) {
     const std::optional<cluster::Tier> tier = node.cache->TierOf(key);
-    Require(tier.has_value(), "the conductor counts on a block that its node does not have");
-    if (tier.has_value()) ++own[static_cast<size_t>(*tier)];
+    Require(tier.has_value() || hears_late,
+            "the conductor counts on a block that its node does not have");
+    if (!tier.has_value()) break;
+    ++own[static_cast<size_t>(*tier)];
+    ++flight.usable_blocks;
   }
   TimeUs ready_us = now_;
   if (const int32_t on_ssd = own[static_cast<size_t>(cluster::Tier::kSsd)]; on_ssd > 0) {
@@ -247,21 +273,26 @@ void Simulator::StartFetches(uint32_t index) {
   TimeUs piece_us = now_;
   for (const cluster::PrefixFetch& fetch : flight.placement.fetches) {
     Node& source = nodes_[ToNumber(fetch.source)];
-    Require(source.up, "a fetch from a node that has left");
+    Require(source.up || !source.noticed, "a fetch from a node that has left");
     flight.source_epochs.push_back(source.epoch);
-    const int64_t bytes = block_bytes * fetch.num_blocks;
+    if (!source.up || flight.usable_blocks < fetch.first_block) break;
+    const auto wanted =
+        keys.subspan(static_cast<size_t>(fetch.first_block), static_cast<size_t>(fetch.num_blocks));
+    const int32_t there = source.cache->FindPrefix(wanted, now_);
+    Require(there == fetch.num_blocks || hears_late,
+            "the conductor counts on a block that another node does not have");
+    flight.usable_blocks = fetch.first_block + there;
+    const int64_t bytes = block_bytes * there;
     double rate = model_.costs.network_bytes_per_s;
     if (fetch.tier == cluster::Tier::kSsd) rate = RateOf(rate, model_.costs.ssd_bytes_per_s);
     const TimeUs start_us = std::max({piece_us, source.out_free_us, node.in_free_us});
     piece_us = start_us + CopyUs(bytes, rate);
     source.out_free_us = node.in_free_us = piece_us;
-    Keep(&source, keys.subspan(static_cast<size_t>(fetch.first_block),
-                               static_cast<size_t>(fetch.num_blocks)));
+    Keep(&source, wanted.first(static_cast<size_t>(there)));
     result_.fetched_bytes += bytes;
     ++result_.num_fetches;
   }
-  Keep(&node, keys.first(local));
-  flight.prefix_tokens = flight.placement.prefix_tokens;
+  flight.prefix_tokens = PrefixTokens(flight, flight.usable_blocks);
   int32_t left = flight.prefix_tokens;
   for (size_t tier = 0; tier < own.size(); ++tier) {
     flight.record.own_tokens[tier] = std::min(left, own[tier] * trace_.block_tokens);
@@ -271,6 +302,7 @@ void Simulator::StartFetches(uint32_t index) {
   node.prompts.push_back(index);
   ready_us = std::max(ready_us, piece_us);
   if (ready_us > now_) {
+    Keep(&node, keys.first(std::min(local, static_cast<size_t>(flight.usable_blocks))));
     Push(ready_us, EventKind::kFetched, index, flight.epoch);
   } else {
     Fetched(index);
@@ -279,17 +311,14 @@ void Simulator::StartFetches(uint32_t index) {
 
 void Simulator::Fetched(uint32_t index) {
   Flight& flight = flights_[index];
-  int32_t blocks = flight.placement.local_blocks;
-  for (size_t i = 0; i < flight.placement.fetches.size(); ++i) {
+  int32_t blocks = std::min(flight.usable_blocks, flight.placement.local_blocks);
+  for (size_t i = 0; i < flight.source_epochs.size(); ++i) {
     const cluster::PrefixFetch& fetch = flight.placement.fetches[i];
-    const Node& source = nodes_[ToNumber(fetch.source)];
-    if (source.epoch != flight.source_epochs[i]) {
-      // It failed in between: what comes after is computed.
-      flight.prefix_tokens = std::min(flight.prefix_tokens, blocks * trace_.block_tokens);
-      break;
-    }
-    blocks = fetch.first_block + fetch.num_blocks;
+    // A source that failed in between: what comes after is computed.
+    if (nodes_[ToNumber(fetch.source)].epoch != flight.source_epochs[i]) break;
+    blocks = std::max(blocks, std::min(flight.usable_blocks, fetch.first_block + fetch.num_blocks));
   }
+  flight.prefix_tokens = PrefixTokens(flight, blocks);
   Keep(&nodes_[static_cast<size_t>(flight.prefill_node)],
        std::span(flight.keys).first(static_cast<size_t>(blocks)));
   flight.computed_tokens = flight.prefix_tokens;
@@ -298,15 +327,9 @@ void Simulator::Fetched(uint32_t index) {
 }
 
 void Simulator::Keep(Node* node, std::span<const kv::BlockKey> keys) {
-  changes_.clear();
-  node->cache->Use(keys, &changes_);
-  for (const BlockChange& change : changes_) {
-    if (change.stored) {
-      conductor_.BlocksStored(node->id, change.tier, {&change.key, 1});
-    } else {
-      conductor_.BlocksRemoved(node->id, change.tier, {&change.key, 1});
-    }
-  }
+  std::vector<BlockChange> changes;
+  node->cache->Use(keys, now_, &changes);
+  TellOfBlocks(node, std::move(changes));
 }
 
 void Simulator::EndFlight(uint32_t index, Outcome outcome) {

@@ -2,6 +2,7 @@
 // A cluster in numbers, driven by the conductor that the server runs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -11,17 +12,37 @@
 
 #include "cluster/conductor.h"
 #include "sim/cost_model.h"
-#include "sim/lru_blocks.h"
 #include "sim/metrics.h"
+#include "sim/node_blocks.h"
+#include "sim/node_steps.h"
 #include "sim/trace.h"
 
 namespace halfmoon::sim {
 
-/// A node that is gone for a while, with all it held.
+/// SplitMix64: a well mixed function of its argument.
+inline uint64_t Mix(uint64_t z) {
+  z += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+/// A node that is gone for a while, with all it held; or cut off, and then it comes back with the
+/// blocks that it has. What it was computing is lost either way.
 struct Fault {
   TimeUs at_us = 0;
   TimeUs back_us = 0;  ///< after at_us
   int32_t node = 0;
+  TimeUs notice_us = 0;  ///< so much later the conductor knows; until then it counts on the node
+  bool keeps_blocks = false;
+};
+
+/// Something wrong on purpose, for tests of the checks.
+enum class Bug : uint8_t {
+  kNone,
+  kLoseRequest,  ///< of those that a node had which is gone, one is not placed again
+  kLeakPage,     ///< a page of a sequence that has ended stays held (SimOptions::detailed)
+  kLoseSlot,     ///< a put into a node's blocks never ends
 };
 
 struct SimOptions {
@@ -43,10 +64,19 @@ struct SimOptions {
   double nic_bytes_per_s = 0.0;  ///< 0: the cost model's
   /// In place of the policy's.
   std::optional<double> balancing_threshold;
+  std::optional<cluster::FirstToken> first_token;
   double headroom = 0.9;     ///< ConductorOptions::headroom
   bool output_known = true;  ///< the conductor is told how long answers get
+  /// Steps are planned by sched::MakePlan over token ids and pages, as those of a real node, and
+  /// checked (NodeSteps::Violation). For thousands of requests, not for thousands of nodes.
+  bool detailed = false;
   uint64_t seed = 1;
   std::vector<Fault> faults;
+  /// What nodes tell the conductor of blocks, loads and progress comes so much later at most: in
+  /// order from each node, in any order from several. The fetches of its decisions may then find
+  /// less than it counted on.
+  TimeUs report_delay_us = 0;
+  Bug bug = Bug::kNone;
 };
 
 /// Runs a trace to its end: Run() is called once. Sequences reserve KV for their whole output when
@@ -62,7 +92,15 @@ class Simulator {
   const std::string& violation() const { return violation_; }
 
  private:
-  enum class EventKind : uint8_t { kFetched, kStepEnd, kStreamed, kFail, kReturn };
+  enum class EventKind : uint8_t {
+    kFetched,
+    kStepEnd,
+    kStreamed,
+    kMessage,
+    kFail,
+    kNotice,
+    kReturn
+  };
   struct Event {
     TimeUs at_us = 0;
     uint64_t order = 0;  // of equal times: as they were made
@@ -91,6 +129,7 @@ class Simulator {
     int32_t prefill_node = 0;
     int32_t decode_node = 0;
     std::vector<uint32_t> source_epochs;  // of the fetches
+    int32_t usable_blocks = 0;            // that were there, of those that the conductor counted on
     bool fetched = false;
     int32_t prompt_tokens = 0;  // with what it had made before a node failed
     int32_t prefix_tokens = 0;
@@ -100,6 +139,7 @@ class Simulator {
     TimeUs last_token_us = 0;
     double prefill_us = 0.0;
     size_t join_step = 0;
+    int64_t joined_tokens = 0;    // that it held when it joined
     int64_t reserved_tokens = 0;  // on the decode node
     enum class Stage : uint8_t { kPrefill, kStream, kJoining, kDecode, kEnded };
     Stage stage = Stage::kPrefill;
@@ -112,12 +152,28 @@ class Simulator {
       return last_step != other.last_step ? last_step > other.last_step : request > other.request;
     }
   };
+  /// What a node tells the conductor.
+  struct Message {
+    enum class Kind : uint8_t { kBlocks, kLoad, kPrefillStarted, kPrefillEnded, kDecodeJoined };
+    Kind kind{};
+    std::vector<BlockChange> blocks{};
+    cluster::LoadReport load{};
+    uint32_t request = 0;
+    uint32_t epoch = 0;  // of the request
+    double prefill_us = 0.0;
+  };
   struct Node {
     cluster::NodeId id{};
     cluster::Role role{};
     bool up = true;
+    bool noticed = true;  // that it is up, or is not
+    bool lost_blocks = false;
     uint32_t epoch = 0;
-    std::unique_ptr<LruBlocks> cache;
+    std::deque<Message> outbox;  // on their way to the conductor
+    uint32_t connection = 0;
+    TimeUs outbox_free_us = 0;
+    std::unique_ptr<NodeBlocks> cache;
+    std::unique_ptr<NodeSteps> steps;  // detailed only
     TimeUs out_free_us = 0;
     TimeUs in_free_us = 0;
     TimeUs ssd_free_us = 0;
@@ -145,6 +201,11 @@ class Simulator {
   void Fetched(uint32_t index);
   void EndFlight(uint32_t index, Outcome outcome);
   void Keep(Node* node, std::span<const kv::BlockKey> keys);
+  /// The last token of a prompt is computed in any case.
+  int32_t PrefixTokens(const Flight& flight, int32_t blocks) const {
+    return static_cast<int32_t>(
+        std::min(int64_t{flight.prompt_tokens} - 1, int64_t{blocks} * trace_.block_tokens));
+  }
   void MakeKeys(Flight* flight) const;
   void Sample();
   double RateOf(double a, double b) const;
@@ -155,24 +216,48 @@ class Simulator {
   void EndStep(int32_t index);
   int64_t PickPrompt(const Node& node) const;
   int32_t ChunkOf(const Node& node, const Flight& flight, bool decoding) const;
+  void StartPrompt(Node* node, uint32_t index);
   void EndPrompt(int32_t node_index, uint32_t index);
+  void CountToken(Flight* flight, TimeUs at_us);
   void Stream(uint32_t index);
   void Streamed(uint32_t index);
   void Admit(Node* node);
   void Join(Node* node, uint32_t index);
+  void AddRunning(Node* node, uint32_t index);
   void EndDecode(Node* node, uint32_t index);
   void Leave(Node* node, Flight* flight, size_t num_steps);
   bool HasRoom(const Node& node, const Flight& flight) const;
   void Reserve(Node* node, Flight* flight);
   void Report(Node* node);
 
+  // simulator_detailed.cc
+  std::unique_ptr<NodeSteps> MakeSteps(const Node& node) const;
+  int64_t NumPages() const;
+  bool FitsPages(const Flight& flight) const;
+  std::vector<int32_t> MakeIds(uint32_t index) const;
+  static int32_t MadeToken(uint32_t index, int32_t number);
+  void StartDetailedStep(int32_t index);
+  void EndDetailedStep(int32_t index);
+
+  // simulator_messages.cc: what nodes tell, and when it comes.
+  void Tell(Node* node, Message message);
+  void TellOfRequest(Node* node, Message::Kind kind, uint32_t index, double prefill_us = 0.0);
+  void TellOfBlocks(Node* node, std::vector<BlockChange> changes);
+  void Deliver(const Node& node, const Message& message);
+  void DeliverBlocks(const Node& node, std::span<const BlockChange> changes);
+  TimeUs DrawDelay();
+
   // simulator_faults.cc: nodes that fail, and what must hold.
-  void Fail(int32_t index);
+  void Fail(const Fault& fault);
+  void Notice(int32_t index);
+  void Withdraw(uint32_t index);
+  static void RemoveRunning(Node* node, uint32_t index);
   void Return(int32_t index);
   void Require(bool holds, const std::string& what);
   void CheckEnd();
 
   const SimOptions options_;
+  const cluster::FirstToken first_token_;
   const CostModel model_;
   const Trace& trace_;
   cluster::Conductor conductor_;
@@ -180,8 +265,8 @@ class Simulator {
   std::vector<Flight> flights_;
   std::vector<Arrival> arrivals_;
   std::priority_queue<Event, std::vector<Event>, Later> events_;
-  std::vector<BlockChange> changes_;
   uint64_t order_ = 0;
+  uint64_t delay_draw_ = 0;
   TimeUs now_ = 0;
   TimeUs sample_us_ = 0;
   TimeUs next_sample_us_ = 0;

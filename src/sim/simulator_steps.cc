@@ -18,14 +18,14 @@ constexpr double kLimitShare = 0.95;
 }  // namespace
 
 bool Simulator::HasRoom(const Node& node, const Flight& flight) const {
-  if (flight.reserved_tokens > 0) return true;
+  if (flight.reserved_tokens > 0 || node.steps != nullptr) return true;
   const int64_t tokens = flight.prompt_tokens + flight.row->output_tokens - flight.made_tokens;
   return static_cast<int32_t>(node.running.size()) < model_.max_running &&
          (node.kv_reserved == 0 || node.kv_reserved + tokens <= model_.kv_tokens);
 }
 
 void Simulator::Reserve(Node* node, Flight* flight) {
-  if (flight->reserved_tokens > 0) return;
+  if (flight->reserved_tokens > 0 || node->steps != nullptr) return;
   flight->reserved_tokens =
       flight->prompt_tokens + flight->row->output_tokens - flight->made_tokens;
   node->kv_reserved += flight->reserved_tokens;
@@ -68,16 +68,15 @@ int32_t Simulator::ChunkOf(const Node& node, const Flight& flight, bool decoding
 void Simulator::StartStep(int32_t index) {
   Node& node = nodes_[static_cast<size_t>(index)];
   if (node.busy || !node.up) return;
+  if (node.steps != nullptr) {
+    StartDetailedStep(index);
+    return;
+  }
   Admit(&node);
   if (node.current < 0) {
     node.current = PickPrompt(node);
     if (node.current >= 0) {
-      const auto request = static_cast<uint32_t>(node.current);
-      std::erase(node.prompts, request);
-      Flight& flight = flights_[request];
-      flight.prefill_start_us = now_;
-      if (flight.prefill_node == flight.decode_node) Reserve(&node, &flight);
-      conductor_.PrefillStarted(cluster::RequestId{request}, now_);
+      StartPrompt(&node, static_cast<uint32_t>(node.current));
     }
   }
   const bool decoding = !node.running.empty();
@@ -104,8 +103,29 @@ void Simulator::StartStep(int32_t index) {
        static_cast<uint32_t>(index), node.epoch);
 }
 
+// What has come to the node since the request was placed is found too.
+void Simulator::StartPrompt(Node* node, uint32_t index) {
+  Flight& flight = flights_[index];
+  std::erase(node->prompts, index);
+  const int32_t tokens = PrefixTokens(flight, node->cache->FindPrefix(flight.keys, now_));
+  if (tokens > flight.prefix_tokens) {
+    flight.record.own_tokens[static_cast<size_t>(cluster::Tier::kDram)] +=
+        tokens - flight.prefix_tokens;
+    flight.prefix_tokens = flight.computed_tokens = tokens;
+  }
+  flight.prefill_start_us = now_;
+  if (flight.prefill_node == flight.decode_node) Reserve(node, &flight);
+  TellOfRequest(node, Message::Kind::kPrefillStarted, index);
+}
+
 void Simulator::EndStep(int32_t index) {
   Node& node = nodes_[static_cast<size_t>(index)];
+  if (node.steps != nullptr) {
+    EndDetailedStep(index);
+    if (now_ >= node.next_report_us) Report(&node);
+    StartStep(index);
+    return;
+  }
   node.busy = false;
   if (node.decodes) {
     const size_t step = node.step_ends.size();
@@ -136,11 +156,14 @@ void Simulator::Report(Node* node) {
   for (const uint32_t request : node->prompts) {
     waiting += flights_[request].prompt_tokens - flights_[request].prefix_tokens;
   }
-  conductor_.ReportLoad(node->id,
-                        {.decoding = static_cast<int32_t>(node->running.size()),
-                         .decoding_kv_tokens = node->kv_tokens,
-                         .waiting_prompt_tokens = waiting},
-                        now_);
+  conductor_.ReportLoad(
+      node->id,
+      {.decoding = node->steps != nullptr ? node->steps->num_decoding()
+                                          : static_cast<int32_t>(node->running.size()),
+       .decoding_kv_tokens =
+           node->steps != nullptr ? node->steps->decoding_tokens() : node->kv_tokens,
+       .waiting_prompt_tokens = waiting},
+      now_);
 }
 
 void Simulator::EndPrompt(int32_t node_index, uint32_t index) {
@@ -150,26 +173,33 @@ void Simulator::EndPrompt(int32_t node_index, uint32_t index) {
   Keep(&node, flight.keys);
   const cluster::RequestId id{index};
   const bool overloaded = conductor_.IsDecodeOverloaded(id, now_);
-  conductor_.PrefillEnded(id, flight.prefill_us, now_);
-  // Of a request that goes on after a failure, this is one gap among others.
-  if (flight.made_tokens == 0) {
-    flight.record.ttft_us = now_ - flight.record.arrival_us;
-  } else {
-    flight.gaps.push_back(static_cast<float>(now_ - flight.last_token_us));
-  }
-  flight.last_token_us = now_;
-  ++flight.made_tokens;
+  // The conductor takes a measurement to be of what it expected.
+  const bool as_placed = flight.prefix_tokens == flight.placement.prefix_tokens;
+  TellOfRequest(&node, Message::Kind::kPrefillEnded, index, as_placed ? flight.prefill_us : 0.0);
+  const bool decodes_here = flight.prefill_node == flight.decode_node;
+  if (decodes_here || first_token_ == cluster::FirstToken::kPrefill) CountToken(&flight, now_);
   if (overloaded || flight.made_tokens == flight.row->output_tokens) {
     node.kv_reserved -= std::exchange(flight.reserved_tokens, 0);
     if (!flight.gaps.empty()) flight.record.tbt_us = MeanOfLongestTenth(flight.gaps);
     EndFlight(index, overloaded ? Outcome::kRejectedLate : Outcome::kDone);
     return;
   }
-  if (flight.prefill_node == flight.decode_node) {
+  if (decodes_here) {
     Join(&node, index);
     return;
   }
   Stream(index);
+}
+
+// The first one of a request that goes on after a failure is one among others.
+void Simulator::CountToken(Flight* flight, TimeUs at_us) {
+  if (flight->made_tokens == 0) {
+    flight->record.ttft_us = at_us - flight->record.arrival_us;
+  } else {
+    flight->gaps.push_back(static_cast<float>(at_us - flight->last_token_us));
+  }
+  flight->last_token_us = at_us;
+  ++flight->made_tokens;
 }
 
 // Layer by layer while the prompt was computed, as far as the network was free; the last layer
@@ -214,28 +244,32 @@ void Simulator::Join(Node* node, uint32_t index) {
   flight.stage = Flight::Stage::kDecode;
   flight.keys = {};
   flight.join_step = node->step_ends.size();
-  node->kv_tokens += flight.prompt_tokens + 1;
+  if (node->steps == nullptr) AddRunning(node, index);
+  TellOfRequest(node, Message::Kind::kDecodeJoined, index);
+}
+
+void Simulator::AddRunning(Node* node, uint32_t index) {
+  Flight& flight = flights_[index];
+  // With the first token, where that has come from the node that prefilled.
+  flight.joined_tokens = flight.row->prompt_tokens + flight.made_tokens;
+  node->kv_tokens += flight.joined_tokens;
   const auto left = static_cast<size_t>(flight.row->output_tokens - flight.made_tokens);
   node->running.push({.last_step = flight.join_step + left - 1, .request = index});
-  conductor_.DecodeJoined(cluster::RequestId{index}, now_);
 }
 
 // Takes what it did in `num_steps` steps out of the node.
 void Simulator::Leave(Node* node, Flight* flight, size_t num_steps) {
   for (size_t i = 0; i < num_steps; ++i) {
-    const TimeUs end_us = node->step_ends[flight->join_step + i];
-    flight->gaps.push_back(static_cast<float>(end_us - flight->last_token_us));
-    flight->last_token_us = end_us;
+    CountToken(flight, node->step_ends[flight->join_step + i]);
   }
-  flight->made_tokens += static_cast<int32_t>(num_steps);
-  node->kv_tokens -= flight->prompt_tokens + 1 + static_cast<int64_t>(num_steps);
+  node->kv_tokens -= flight->joined_tokens + static_cast<int64_t>(num_steps);
   node->kv_reserved -= std::exchange(flight->reserved_tokens, 0);
 }
 
 void Simulator::EndDecode(Node* node, uint32_t index) {
   Flight& flight = flights_[index];
   Leave(node, &flight, node->step_ends.size() - flight.join_step);
-  flight.record.tbt_us = MeanOfLongestTenth(flight.gaps);
+  if (!flight.gaps.empty()) flight.record.tbt_us = MeanOfLongestTenth(flight.gaps);
   EndFlight(index, Outcome::kDone);
 }
 

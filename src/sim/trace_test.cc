@@ -4,10 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
-#include "sim/lru_blocks.h"
+#include "sim/node_blocks.h"
 
 namespace halfmoon::sim {
 namespace {
@@ -61,7 +62,9 @@ TEST(ReadTrace_NoFile, SaysWhich) {
 
 /// Share of blocks found, one pool.
 double HitShare(const Trace& trace, int64_t tokens) {
-  LruBlocks pool(tokens / trace.block_tokens, 0);
+  // Exactly the least recently used one goes, and only when there is no slot.
+  NodeBlocks pool({.dram_blocks = static_cast<int32_t>(tokens / trace.block_tokens),
+                   .catalog = {.watermark = 1.0, .pass = 0.0, .lease_us = 0}});
   std::vector<BlockChange> changes;
   int64_t hits = 0;
   int64_t blocks = 0;
@@ -71,10 +74,10 @@ double HitShare(const Trace& trace, int64_t tokens) {
       const uint64_t id = trace.blocks[request.first_block + static_cast<uint64_t>(i)];
       keys.push_back({{.high = id, .low = id}});
     }
-    hits += pool.CountPrefix(keys);
+    hits += pool.FindPrefix(keys, 0);
     blocks += request.num_blocks;
     changes.clear();
-    pool.Use(keys, &changes);
+    pool.Use(keys, 0, &changes);
   }
   return static_cast<double>(hits) / static_cast<double>(blocks);
 }
@@ -93,27 +96,32 @@ TEST(ReadTrace_Conversation, HasThePublishedCountsAndHits) {
   }
 }
 
-TEST(LruBlocks_Tiers, DemoteAndComeBack) {
+TEST(NodeBlocks_Tiers, FillBothAndTellWhatChanges) {
   const auto key = [](uint64_t id) { return kv::BlockKey{{.high = id, .low = id}}; };
-  LruBlocks cache(2, 1);
+  const kv::CatalogOptions exact{.watermark = 1.0, .pass = 0.0, .lease_us = 0};
+  NodeBlocks blocks({.dram_blocks = 2, .ssd_blocks = 3, .catalog = exact});
   std::vector<BlockChange> changes;
-  cache.Use(std::vector{key(1), key(2)}, &changes);  // the end of a request is older: 2 goes first
-  cache.Use(std::vector{key(3)}, &changes);
-  EXPECT_EQ(cache.TierOf(key(2)), cluster::Tier::kSsd);
-  EXPECT_EQ(cache.TierOf(key(1)), cluster::Tier::kDram);
-  cache.Use(std::vector{key(2)}, &changes);
-  EXPECT_EQ(cache.TierOf(key(2)), cluster::Tier::kDram);
-  EXPECT_EQ(cache.TierOf(key(1)), cluster::Tier::kSsd);
-  cache.Use(std::vector{key(4)}, &changes);
-  EXPECT_EQ(cache.TierOf(key(1)), std::nullopt);
-  EXPECT_EQ(cache.num_blocks(), 3u);
-  // The changes add up to what is there.
-  std::map<std::pair<uint64_t, cluster::Tier>, int> counts;
-  for (const BlockChange& change : changes) {
-    counts[{change.key.hash.low, change.tier}] += change.stored ? 1 : -1;
-  }
-  for (const auto& [what, count] : counts) {
-    EXPECT_EQ(count, cache.TierOf(key(what.first)) == what.second ? 1 : 0) << what.first;
+  blocks.Use(std::vector{key(1), key(2)}, 0, &changes);  // the end of a request is older
+  blocks.Use(std::vector{key(3)}, 0, &changes);
+  EXPECT_EQ(blocks.TierOf(key(2)), cluster::Tier::kSsd);
+  EXPECT_EQ(blocks.TierOf(key(1)), cluster::Tier::kDram);
+  blocks.Use(std::vector{key(2)}, 0, &changes);
+  EXPECT_EQ(blocks.TierOf(key(2)), cluster::Tier::kDram);
+  EXPECT_EQ(blocks.TierOf(key(1)), cluster::Tier::kSsd);
+  blocks.Use(std::vector{key(4)}, 0, &changes);
+  EXPECT_EQ(blocks.TierOf(key(1)), std::nullopt);
+  EXPECT_EQ(blocks.num_ready(kv::Tier::kDram), 2);
+  EXPECT_EQ(blocks.num_ready(kv::Tier::kDisk), 3);
+  EXPECT_EQ(blocks.num_lost(), 0);
+  // The changes add up to what is there, and so does the list of a node that comes back.
+  std::vector<BlockChange> listed;
+  blocks.List(&listed);
+  for (const std::vector<BlockChange>* told : {&changes, &listed}) {
+    std::map<std::pair<uint64_t, cluster::Tier>, bool> has;
+    for (const BlockChange& change : *told) has[{change.key.hash.low, change.tier}] = change.stored;
+    EXPECT_EQ(std::ranges::count_if(has, [](const auto& entry) { return entry.second; }), 5);
+    EXPECT_TRUE((has[{2, cluster::Tier::kDram}]));
+    EXPECT_FALSE((has[{1, cluster::Tier::kSsd}]));
   }
 }
 
