@@ -134,6 +134,41 @@ TEST(SequenceTable, CancelledWhileLoading_KeepsItsPagesUntilTheEnd) {
   EXPECT_EQ(simulator.table().pool().num_in_use(), 0);
 }
 
+class AllLoadable final : public BlockLoads {
+ public:
+  int32_t Loadable(SeqId, std::span<const kv::BlockKey> keys, int32_t) override {
+    return static_cast<int32_t>(keys.size());
+  }
+};
+
+TEST(SequenceTable, AbandonedLoad_GoesOnWithWhatCameAndLeavesThePagesToTheWriter) {
+  for (const bool gone_meanwhile : {false, true}) {
+    AllLoadable loads;
+    TableOptions options = Options(12);
+    options.loads = &loads;
+    SequenceTable table(options);
+    const SeqId id{1};
+    table.Add(id, {.ids = Tokens(14), .seed = kv::SeedKey({.block_size = 4})});
+    ASSERT_EQ(table.BeginStep().loads.size(), 1u);
+    table.AbandonLoad(id, 1);
+    EXPECT_EQ(table.At(id).computed_tokens, 4);
+    EXPECT_EQ(table.At(id).pages.size(), 1u);
+    EXPECT_EQ(table.pool().num_in_use(), 3) << "two are still written to";
+    const Plan plan = table.BeginStep();
+    EXPECT_TRUE(plan.loads.empty());
+    ASSERT_EQ(plan.shares.size(), 1u);
+    EXPECT_EQ(plan.shares[0].tokens, 10);
+    table.CountComputed(plan.shares);
+    table.EndStep(plan.shares);
+    EXPECT_EQ(table.pool().num_in_use(), 6);
+    if (gone_meanwhile) table.Remove(id);
+    table.EndLoad(id, 3);
+    EXPECT_EQ(table.pool().num_in_use(), gone_meanwhile ? 0 : 4);
+    // Of one that has gone nothing is left to abandon.
+    if (gone_meanwhile) table.AbandonLoad(id, 0);
+  }
+}
+
 TEST(SequenceTable, TwoThatLoadTheSame_LoadItOnce) {
   ScheduleSimulator simulator(Options(30));
   for (uint64_t id = 1; id <= 2; ++id) {
