@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <random>
 #include <string>
 #include <variant>
@@ -34,6 +35,13 @@ struct Options {
   std::string policy = "global";
   std::string commit = "unknown";
 };
+
+/// Of this thread: what a decision takes where other programs take turns on the core.
+double CpuUs() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) * 1e-3;
+}
 
 uint64_t Mix(uint64_t z) {
   z += 0x9E3779B97F4A7C15u;
@@ -70,6 +78,7 @@ class Bench {
 
   void Measure() {
     std::vector<double> us;
+    std::vector<double> cpu_us;
     std::vector<kv::BlockKey> keys;
     const size_t live = size_t{options_.nodes} / 2 * kSequencesPerNode;
     size_t hits = 0;
@@ -79,6 +88,7 @@ class Bench {
       const cluster::RequestId id{next_request_++};
       now_us_ += 1'000'000 / 200;
       const auto start = SteadyClock::now();
+      const double cpu_start_us = CpuUs();
       const cluster::Decision decision =
           conductor_.Place({.id = id,
                             .prompt_tokens = static_cast<int32_t>(keys.size()) * 512,
@@ -87,6 +97,7 @@ class Bench {
                             .expected_output_tokens = 343,
                             .limits = {.ttft_us = 30'000'000, .tbt_us = 200'000}},
                            now_us_);
+      const double cpu_end_us = CpuUs();
       const auto end = SteadyClock::now();
       if (const auto* placement = std::get_if<cluster::Placement>(&decision)) {
         hits += placement->prefix_tokens > 512 * static_cast<int32_t>(kSharedBlocks) ? 1 : 0;
@@ -98,13 +109,17 @@ class Bench {
       if (running_.size() - first_running_ > live) {
         conductor_.RequestEnded(running_[first_running_++], 343, now_us_);
       }
-      if (i >= warm_up)
+      if (i >= warm_up) {
         us.push_back(std::chrono::duration<double, std::micro>(end - start).count());
+        cpu_us.push_back(cpu_end_us - cpu_start_us);
+      }
     }
     std::ranges::sort(us);
-    const auto at = [&](double share) {
-      return us[static_cast<size_t>(share * static_cast<double>(us.size() - 1))];
+    std::ranges::sort(cpu_us);
+    const auto quantile = [](const std::vector<double>& values, double share) {
+      return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
     };
+    const auto at = [&](double share) { return quantile(us, share); };
     const cluster::PrefixDirectory& directory = conductor_.directory();
     const json::object line{
         {"commit", options_.commit},
@@ -120,7 +135,9 @@ class Bench {
         {"p50_us", at(0.5)},
         {"p99_us", at(0.99)},
         {"p999_us", at(0.999)},
-        {"max_us", us.back()}};
+        {"max_us", us.back()},
+        {"cpu_p50_us", quantile(cpu_us, 0.5)},
+        {"cpu_p99_us", quantile(cpu_us, 0.99)}};
     std::printf("%s\n", json::Serialize(line).c_str());
     std::fflush(stdout);
   }

@@ -54,7 +54,40 @@ def interval(values):
     return mean, t * deviation / math.sqrt(len(values))
 
 
-def capacity(sim):
+def shape_file(shape, seed, folder):
+    """A made trace of a published shape."""
+    path = os.path.join(folder, f"{shape}-{seed}.jsonl")
+    if not os.path.exists(path):
+        with open(path, "w", encoding="utf-8") as file:
+            subprocess.run([sys.executable, os.path.join(ROOT, "bench/make_trace.py"), "--shape", shape, "--seed", str(seed)],
+                           stdout=file, check=True)
+    return path
+
+
+def constants(sim, folder):
+    print("## The constants\n\nFitted once, on the conversation trace, and frozen. MFU scales the time of a prompt: 0.48 was taken, since it "
+          "puts `global` 12 % under `local` at the trace's rate (figure 5: 14 %, from 3.58 to 3.07 s). The other two (45 ms and 0.4 of the "
+          "bandwidth for a decode step) follow the published curves of TBT. What other MFUs would give, seed 1:\n")
+    with open(os.path.join(ROOT, "bench/costs/llama3-70b-8xa800.json"), encoding="utf-8") as file:
+        costs = json.load(file)
+    rows = []
+    for mfu in (0.40, 0.44, 0.48, 0.52, 0.56, 0.60, 0.70):
+        scaled = dict(costs, prefill={key: value * 0.48 / mfu for key, value in costs["prefill"].items()})
+        path = os.path.join(folder, f"costs-{mfu}.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(scaled, file)
+        cells = []
+        for rate in (1, 1.5):
+            local, everywhere = sim.run(*PD, "--costs", path, "--rate", rate, "--sweep", "policy=local,global")
+            cells.append(f"{100 * (1 - everywhere['ttft_s']['mean'] / local['ttft_s']['mean']):.0f} %")
+        rows.append((f"{mfu:.2f}", *cells))
+    table(("MFU", "`global` under `local` at the trace's rate", "at 1.5 times"), rows)
+    print("No single MFU puts both between 8 and 20 %: at 1.5 times the rate the queues of `local` are what differs, and those grow "
+          "without bound near its capacity. The range is therefore held to the rate at which the paper gives it; at 1.5 times "
+          "the order alone is (`replay_test`).\n")
+
+
+def capacity(sim, folder):
     print("## Effective capacity (FAST'25, figure 1)\n\nRequests of the trace within 30 s and the limit of TBT; 16 nodes: "
           "vLLM 0.5.1's way (prompts first, no prefix kept) on all, or 8 + 8 under `global`.\n")
     limits = ["--sweep", "tbt=100,200,300"]
@@ -70,14 +103,20 @@ def capacity(sim):
           "prompts, since a node computes one prompt at a time.\n")
     print("## Prefill time (figure 8)\n")
     ratio = apart[0]["prefill_s"] / coupled[0]["prefill_s"] - 1
-    table(("", "a request coupled", "8 + 8", "difference", "published"),
-          [("conversation", f"{coupled[0]['prefill_s'] / coupled[0]['done']:.2f} s",
-            f"{apart[0]['prefill_s'] / apart[0]['done']:.2f} s", percent(ratio), "-36 %")])
+    rows = [("conversation", f"{coupled[0]['prefill_s'] / coupled[0]['done']:.2f} s",
+             f"{apart[0]['prefill_s'] / apart[0]['done']:.2f} s", percent(ratio), "-36 %")]
+    for shape, published in (("toolagent", "-53 %"), ("synthetic", "-64 %")):
+        path = shape_file(shape, 1, folder)
+        before = sim.run("--coupled", 16, "--policy", "load", trace=path)[0]
+        after = sim.run(*PD, "--policy", "global", trace=path)[0]
+        rows.append((shape + ", made", f"{before['prefill_s'] / before['done']:.2f} s", f"{after['prefill_s'] / after['done']:.2f} s",
+                     percent(after["prefill_s"] / before["prefill_s"] - 1), published))
+    table(("", "a request coupled", "8 + 8", "difference", "published"), rows)
     print(f"TBT kept within 300 ms by {100 * apart[2]['tbt_kept_share']:.2f} % of requests apart, "
           f"{100 * coupled[2]['tbt_kept_share']:.1f} % coupled.\n")
 
 
-def policies(sim):
+def policies(sim, _):
     print("## Where a prompt is computed (figure 5)\n\nMean TTFT, 8 + 8 nodes.\n")
     names = ["random", "load", "local", "global", "slack"]
     published = ["19.65", "5.27", "3.58", "3.07", ""]
@@ -93,7 +132,7 @@ def policies(sim):
           "limit than one that the constants of this model describe.\n")
 
 
-def caches(sim):
+def caches(sim, _):
     print("## Caches (figures 9 and 10)\n")
     rows = []
     for tokens in (1_000_000, 3_000_000, 10_000_000, 50_000_000):
@@ -101,7 +140,9 @@ def caches(sim):
         run = sim.run("--prefill", 1, "--decode", 8, "--policy", "local", "--rate", 0.01, "--dram", tokens)[0]
         rows.append((f"{tokens // 1_000_000} M tokens", f"{100 * run['hit_own_dram']:.1f} %"))
     table(("one pool of", "prompt tokens found"), rows)
-    print("Published: 3 M tokens give 41 % of the possible hits on this trace. Of blocks, the hits equal the table in "
+    print("Published: 3 M tokens give 41 % of the possible hits on this trace; here 32 %, and with an exact LRU of blocks 37 % (13.6 of "
+          "36.6 %). What the paper counts as possible is not said. A store keeps a tenth of its slots free (its watermark), so "
+          "these pools hold that much less; full to the last slot, the hits by block equal the table in "
           "`tests/golden/traces/README.md` to 0.2 points (`trace_test`).\n")
     rows = []
     for tokens in (500_000, 1_000_000, 3_000_000):
@@ -114,14 +155,16 @@ def caches(sim):
           "allows, so less is left to gain; the published local cache is not said to be chosen by what it holds.\n")
 
 
-def network(sim):
+def network(sim, _):
     print("## Network (figure 13)\n\nMean TTFT under `global` by the network of a node.\n")
     speeds = (10, 25, 50, 100, 200, 400, 800)
     runs = sim.run(*PD, "--policy", "global", "--sweep", "nic=" + ",".join(map(str, speeds)))
     table(("Gbit/s", *speeds), [("TTFT, s", *(f"{run['ttft_s']['mean']:.2f}" for run in runs))])
+    print("No number of the published figure stands here. At 10 Gbit/s the KV of a prompt takes longer to send than to compute, so "
+          "everything waits for the network; from 100 on the network no longer counts.\n")
 
 
-def long_prompt(sim):
+def long_prompt(sim, _):
     print("## A long prompt (figure 14)\n\n128 k tokens on an idle cluster, 95 % of them on another node.\n")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "long.jsonl")
@@ -136,7 +179,7 @@ def long_prompt(sim):
                 percent((2 * both["mean"] - both["max"]) / both["max"] - 1), "-86 % (prefill -92 %)")])
 
 
-def ratios(sim):
+def ratios(sim, _):
     print("## Prefill and decode nodes (figure 15)\n\nOf 16 nodes, `global`, limits 30 s and 100 ms.\n")
     rows = []
     for prefill in (4, 6, 8, 10, 12):
@@ -144,9 +187,11 @@ def ratios(sim):
         rows.append((f"{prefill} + {16 - prefill}", f"{run['ttft_s']['mean']:.2f}", f"{run['tbt_ms']['mean']:.0f}",
                      f"{100 * run['effective_share']:.1f} %"))
     table(("nodes", "TTFT, s", "TBT, ms", "within limits"), rows)
+    print("No number of the published figure stands here. Four nodes cannot read the prompts of this trace; from six on the best "
+          "ratio is flat, and TTFT is bought with TBT.\n")
 
 
-def rejection(sim):
+def rejection(sim, _):
     print("## Rejection (arXiv 2407.00079, table 3)\n\nTwice the rate, 8 + 3 nodes, `global`. Late: the paper's baseline, which "
           "looks at decode when the prompt has been computed.\n")
     names = ["late", "early", "predictive"]
@@ -162,28 +207,35 @@ def rejection(sim):
 def ours(sim, folder):
     print("## Ours beside `global`\n\nShare of requests within 30 s and 100 ms, 8 + 8 nodes, mean and 95 % interval over five "
           "seeds (each moves every arrival within the 3 s that traces resolve; seeds of made traces make other traces). "
-          "`toolagent` and `synthetic` have the published shapes of FAST'25, table 2 (`bench/make_trace.py`).\n")
+          "`toolagent` and `synthetic` have the published shapes of FAST'25, table 2 (`bench/make_trace.py`).\n\n"
+          "`slack` differs from `global` in four things: blocks that a node is about to compute count as its own, so that a second "
+          "turn follows the first; short prompts pass long ones where that makes none of them late; a prompt that is long for "
+          "what is left of a queue is refused or goes last; and the first token comes from the node that decodes, as nodes of "
+          "halfmoon give it whatever the policy. The paper's nodes give it where the prompt was computed, and then the second "
+          "token waits for the KV and for a step to end: that gap alone breaks the limit of TBT for answers of some twenty "
+          "tokens. The column `global'` has the paper's policy with first tokens as ours, so that what is left is the policy's "
+          "own.\n")
     rows = []
-    for shape, rates in (("conversation", (1, 1.5, 2)), ("toolagent", (2, 3, 4)), ("synthetic", (1.5, 2, 3))):
+    for shape, rates in (("conversation", (1, 1.5, 2)), ("toolagent", (3, 5)), ("synthetic", (1.5, 3, 4))):
         for reject in ("none", "predictive"):
             for rate in rates:
-                shares = {"global": [], "slack": []}
+                shares = {"global": [], "global'": [], "slack": []}
                 for seed in range(1, 6):
-                    path = sim.trace
-                    if shape != "conversation":
-                        path = os.path.join(folder, f"{shape}-{seed}.jsonl")
-                        if not os.path.exists(path):
-                            with open(path, "w", encoding="utf-8") as file:
-                                subprocess.run([sys.executable, os.path.join(ROOT, "bench/make_trace.py"), "--shape", shape,
-                                                "--seed", str(seed)], stdout=file, check=True)
-                    pair = sim.run(*PD, "--rate", rate, "--reject", reject, "--jitter", 3, "--seed", seed, "--sweep",
-                                   "policy=global,slack", trace=path)
-                    for name, run in zip(shares, pair):
+                    path = sim.trace if shape == "conversation" else shape_file(shape, seed, folder)
+                    flags = [*PD, "--rate", rate, "--reject", reject, "--jitter", 3, "--seed", seed]
+                    runs = sim.run(*flags, "--sweep", "policy=global,slack", trace=path)
+                    runs[1:1] = sim.run(*flags, "--policy", "global", "--first-token", "decode", trace=path)
+                    for name, run in zip(shares, runs):
                         shares[name].append(100 * run["effective_share"])
-                paired = interval([b - a for a, b in zip(shares["global"], shares["slack"])])
                 cells = [f"{mean:.1f} ± {half:.1f} %" for mean, half in map(interval, shares.values())]
-                rows.append((shape, f"{rate}x", reject, *cells, f"{paired[0]:+.1f} ± {paired[1]:.1f}"))
-    table(("trace", "rate", "rejection", "global", "slack", "difference, points"), rows)
+                for name in ("global", "global'"):
+                    mean, half = interval([b - a for a, b in zip(shares[name], shares["slack"])])
+                    cells.append(f"{mean:+.1f} ± {half:.1f}")
+                rows.append((shape, f"{rate}x", reject, *cells))
+    table(("trace", "rate", "rejection", "global", "global'", "slack", "slack - global, points", "slack - global'"), rows)
+    print("With first tokens as ours, `global` under predictive rejection is as good on the conversation trace (0.2 points better at "
+          "twice the rate) and on `toolagent`, where refusing is all that has to be done; `slack` is ahead where prefixes come "
+          "before they are computed (`synthetic`), and wherever nothing is refused.\n")
 
 
 def main():
@@ -193,18 +245,15 @@ def main():
     parser.add_argument("--only", help="one section, by the name of its function")
     arguments = parser.parse_args()
     sim = Simulator(arguments.halfmoon, arguments.trace)
-    sections = [capacity, policies, caches, network, long_prompt, ratios, rejection]
+    sections = [constants, capacity, policies, caches, network, long_prompt, ratios, rejection, ours]
     print("# The Mooncake papers, replayed\n\nWritten by `bench/replay.py`. The conversation trace of the Mooncake release under "
-          "the conductor that `halfmoon` runs, on nodes in numbers (`bench/costs/llama3-70b-8xa800.json`, fitted once: MFU 0.48, "
-          "45 ms and 0.4 of the bandwidth for a decode step). TBT is the mean of a request's longest 10 % of gaps. A simulation "
-          "judges policies against each other; it measures no hardware.\n")
-    for section in sections:
-        if arguments.only in (None, section.__name__):
-            section(sim)
-            sys.stdout.flush()
-    if arguments.only in (None, "ours"):
-        with tempfile.TemporaryDirectory() as folder:
-            ours(sim, folder)
+          "the conductor that `halfmoon` runs, on nodes in numbers (`bench/costs/llama3-70b-8xa800.json`). TBT is the mean of a "
+          "request's longest 10 % of gaps. A simulation judges policies against each other; it measures no hardware.\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for section in sections:
+            if arguments.only in (None, section.__name__):
+                section(sim, folder)
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":
