@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 #include <signal.h>
-#include <ucm/api/ucm.h>
 
 #include <array>
 #include <cstdlib>
@@ -39,31 +38,27 @@ class SignalActions {
   std::array<bool, NSIG> known_ = {};
 };
 
-/// Its global settings are read from the environment as it is loaded, and only then can be changed:
-/// no log on our standard output, no handling of our crashes, no hooks in malloc and mmap (they
-/// are for its cache of registered memory, which we do without). What a user has set stays.
-void Silence(void* library) {
-  auto* const set = reinterpret_cast<int (*)(const char*, const char*)>(
-      ::dlsym(library, "ucs_global_opts_set_value"));
-  constexpr std::array<std::array<const char*, 3>, 3> kSettings = {
-      {{"UCX_LOG_LEVEL", "LOG_LEVEL", "fatal"},
-       {"UCX_HANDLE_ERRORS", "HANDLE_ERRORS", "none"},
-       {"UCX_WARN_UNUSED_ENV_VARS", "WARN_UNUSED_ENV_VARS", "n"}}};
-  for (const auto& [variable, name, value] : kSettings) {
-    if (set != nullptr && std::getenv(variable) == nullptr) set(name, value);
-  }
-  auto* const memory = static_cast<ucm_global_config_t*>(::dlsym(library, "ucm_global_opts"));
-  if (memory != nullptr && std::getenv("UCX_MEM_EVENTS") == nullptr) memory->enable_events = 0;
+/// It reads its global settings, and hooks mmap and malloc, as it is loaded: no hooks (they are for
+/// its cache of registered memory, which we do without), no log on our standard output, no handling
+/// of our crashes. What a user has set stays.
+void SetEnvironment() {
+  constexpr std::array<std::array<const char*, 2>, 5> kSettings = {
+      {{"UCX_MEM_EVENTS", "n"},
+       {"UCX_MEM_MMAP_HOOK_MODE", "none"},
+       {"UCX_LOG_LEVEL", "fatal"},
+       {"UCX_HANDLE_ERRORS", "none"},
+       {"UCX_WARN_UNUSED_ENV_VARS", "n"}}};
+  for (const auto& [variable, value] : kSettings) ::setenv(variable, value, 0);
 }
 
 Result<UcxLibrary> Load() {
   const SignalActions as_they_were;
+  SetEnvironment();
   void* const library = ::dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (library == nullptr) {
     return Error(ErrorCode::kUnsupported,
                  "libucp.so.0 cannot be loaded (package libucx0): " + std::string(::dlerror()));
   }
-  Silence(library);
   UcxLibrary found;
   std::string missing;
   auto find = [&]<typename Function>(const char* name, Function* function) {

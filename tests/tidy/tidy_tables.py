@@ -31,7 +31,6 @@ THIRD_PARTY = [
     ("liburing.h", {"base"}),
     ("prometheus/", {"serve"}),
     ("ucp/", {"transfer"}),
-    ("ucm/", {"transfer"}),
     ("textcore.h", {"text"}),
     ("CLI/", {"apps", "bench"}),
     ("gtest/", {"test"}),
