@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <mutex>
-#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -63,13 +63,12 @@ class PulledBlocks final : public store::BlockSource {
     }
   }
   void Cancel(std::span<const store::BlockTag> tags) override {
-    // Blocks of one pull are of no use one by one; those of the pulls before it still are.
-    std::set<size_t> pulls;
+    std::map<size_t, std::vector<store::BlockTag>> by_pull;
     for (const store::BlockTag tag : tags) {
       const auto it = pull_of_tag_.find(static_cast<uint64_t>(tag));
-      if (it != pull_of_tag_.end()) pulls.insert(it->second);
+      if (it != pull_of_tag_.end()) by_pull[it->second].push_back(tag);
     }
-    for (size_t pull : pulls) pulls_[pull]->Fail(Error(ErrorCode::kCancelled, "no longer wanted"));
+    for (const auto& [pull, of_pull] : by_pull) pulls_[pull]->Cancel(of_pull);
   }
   void Poll(std::vector<store::BlockEvent>* events) override {
     for (const auto& pull : pulls_) pull->Poll(events);

@@ -62,6 +62,24 @@ void PullState::Fetch(std::span<const store::BlockFetch> blocks) {
   StartReads();
 }
 
+void PullState::Cancel(std::span<const store::BlockTag> tags) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto first = std::ranges::find_if(blocks_, [tags](const Block& block) {
+      return block.tag.has_value() && std::ranges::find(tags, *block.tag) != tags.end();
+    });
+    if (first == blocks_.end()) return;
+    const Error error(ErrorCode::kCancelled, "no longer wanted");
+    const auto goes_on = [](const Block& block) { return block.tag.has_value() && !block.ended; };
+    if (std::any_of(blocks_.begin(), first, goes_on)) {
+      CutLocked(static_cast<size_t>(first - blocks_.begin()), error);
+    } else {
+      FailLocked(error);
+    }
+  }
+  AfterChange();
+}
+
 void PullState::Poll(std::vector<store::BlockEvent>* events) {
   std::lock_guard lock(mutex_);
   std::ranges::move(events_, std::back_inserter(*events));
@@ -96,13 +114,14 @@ void PullState::OnReady(const KvReady& ready) {
   {
     std::lock_guard lock(mutex_);
     progress_us_ = clock_->NowUs();
-    bool in_order = valid && !descriptor_.empty() && !cut_.has_value() && first <= blocks_.size() &&
+    bool in_order = valid && !descriptor_.empty() && !told_end_ && first <= blocks_.size() &&
                     ready.offsets.size() <= blocks_.size() - first;
     for (size_t i = 0; in_order && i < ready.offsets.size(); ++i) {
       Block& block = blocks_[first + i];
       in_order = block.ready_layers == ready.first_layer;
       if (!in_order) break;
       block.ready_layers = ready.end_layer;
+      if (first + i >= end_) continue;
       block.pieces.push_back({.first_layer = ready.first_layer,
                               .end_layer = ready.end_layer,
                               .offset = ready.offsets[i],
@@ -121,11 +140,10 @@ void PullState::OnEnd(const KvEnd& end) {
     std::lock_guard lock(mutex_);
     const auto missing = std::ranges::find_if(
         blocks_, [this](const Block& block) { return block.ready_layers < shape_.num_layers; });
-    if (missing == blocks_.end() || cut_.has_value()) return;
-    end_ = static_cast<size_t>(missing - blocks_.begin());
-    cut_ = end.error.value_or(
-        Error(ErrorCode::kNotFound, spec_.address + " does not have the rest of the blocks"));
-    for (size_t i = end_; i < blocks_.size(); ++i) StopLocked(&blocks_[i], *cut_);
+    told_end_ = true;
+    CutLocked(static_cast<size_t>(missing - blocks_.begin()),
+              end.error.value_or(Error(ErrorCode::kNotFound,
+                                       spec_.address + " does not have the rest of the blocks")));
   }
   AfterChange();
 }
@@ -241,6 +259,13 @@ void PullState::FailLocked(const Error& error) {
   error_ = error;
   given_up_ = std::exchange(reads_, {});
   for (Block& block : blocks_) StopLocked(&block, error);
+}
+
+void PullState::CutLocked(size_t end, const Error& error) {
+  if (end >= end_) return;
+  end_ = end;
+  if (!cut_.has_value()) cut_ = error;
+  for (size_t i = end_; i < blocks_.size(); ++i) StopLocked(&blocks_[i], *cut_);
 }
 
 void PullState::StopLocked(Block* block, const Error& error) {

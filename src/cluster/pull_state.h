@@ -39,6 +39,9 @@ class PullState : public std::enable_shared_from_this<PullState> {
   /// Whether the block is one that it pulls. Of any thread.
   bool Has(const kv::BlockKey& key) const { return index_.contains(key); }
   void Fetch(std::span<const store::BlockFetch> blocks);
+  /// The blocks of these tags are no longer wanted, nor those behind them. What is before them goes
+  /// on; where that has all ended, the pull fails.
+  void Cancel(std::span<const store::BlockTag> tags);
   void Poll(std::vector<store::BlockEvent>* events);
   void SetWake(std::function<void()> wake);
 
@@ -87,6 +90,7 @@ class PullState : public std::enable_shared_from_this<PullState> {
 
   void OnRead(const Reading& reading, const Status& status);
   void FailLocked(const Error& error);
+  void CutLocked(size_t end, const Error& error);
   void StopLocked(Block* block, const Error& error);
   void EndLocked(Block* block, Status status);
   void AfterChange();
@@ -105,6 +109,7 @@ class PullState : public std::enable_shared_from_this<PullState> {
   std::optional<Error> error_;
   std::optional<Error> cut_;  // why blocks from end_ on do not come
   size_t end_ = 0;            // of the blocks that may come
+  bool told_end_ = false;     // by the other node
   std::vector<store::BlockEvent> events_;
   std::function<void()> wake_;
   std::vector<transfer::TransferId> reads_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <map>
 
@@ -237,6 +238,40 @@ TEST_F(PullStateTest, EndWhileTheCutBlockIsBeingRead_KeepsItsPageUntilTheReadEnd
   EXPECT_EQ(Poll().size(), 2u);
   EXPECT_TRUE(ended_.at(0).ok());
   EXPECT_EQ(ended_.at(1).error().code(), ErrorCode::kNotFound);
+  EXPECT_TRUE(pull_->done());
+}
+
+// As the engine does when one of them has failed.
+TEST_F(PullStateTest, LastOnesCancelled_ThoseBeforeStillCome) {
+  Fetch({0, 1, 2, 3});
+  Segment();
+  Ready(0, 2, 0, kLayers);
+  const std::array<store::BlockTag, 2> last{store::BlockTag{2}, store::BlockTag{3}};
+  pull_->Cancel(last);
+  EXPECT_EQ(Poll().size(), 2u);
+  EXPECT_EQ(ended_.at(2).error().code(), ErrorCode::kCancelled);
+  // The other node does not know, and says what it was asked for.
+  const size_t reads = transfers_.reads.size();
+  Ready(2, 2, 0, kLayers);
+  pull_->OnEnd({});
+  EXPECT_EQ(transfers_.reads.size(), reads);
+  EXPECT_FALSE(pull_->done());
+  transfers_.EndAll();
+  EXPECT_EQ(Poll().size(), 4u);
+  EXPECT_TRUE(ended_.at(0).ok());
+  EXPECT_TRUE(ended_.at(1).ok());
+  EXPECT_TRUE(pull_->done());
+}
+
+TEST_F(PullStateTest, AllCancelled_TransfersAreToo) {
+  Fetch({0, 1});
+  Segment();
+  Ready(0, 1, 0, kLayers);
+  const std::array<store::BlockTag, 2> all{store::BlockTag{0}, store::BlockTag{1}};
+  pull_->Cancel(all);
+  EXPECT_EQ(transfers_.cancelled.size(), 1u);
+  transfers_.End(0, Error(ErrorCode::kCancelled, "cancelled"));
+  EXPECT_EQ(Poll().size(), 2u);
   EXPECT_TRUE(pull_->done());
 }
 

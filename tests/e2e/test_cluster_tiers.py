@@ -245,13 +245,14 @@ def test_damaged_block_ends_the_prefix_and_the_rest_is_computed(start_cluster, f
     cluster = start_cluster()
     fill(cluster, "keeper", folders("keeper"), [1], role="decode")
     blocks = blocks_of(right(1))
-    for path in (tmp_path / "keeper").glob("*.kvseg"):
-        with open(path, "r+b") as file:
-            header = file.read(72)
-            slots, page, slot_bytes = struct.unpack_from("<I", header, 20)[0], *struct.unpack_from("<QxxxxxxxxxxxxxxxxxxxxxxxxQ", header, 24)
-            data = 4096 + (64 * slots + 4095) // 4096 * 4096
-            file.seek(data + 5 * slot_bytes + page // 2)
-            file.write(b"damage")
+    # Blocks lie in the order in which they were computed, the sixth one in the first segment.
+    [path] = (tmp_path / "keeper").glob("*-1.kvseg")
+    with open(path, "r+b") as file:
+        header = file.read(72)
+        slots, page, slot_bytes = struct.unpack_from("<I", header, 20)[0], *struct.unpack_from("<QxxxxxxxxxxxxxxxxxxxxxxxxQ", header, 24)
+        data = 4096 + (64 * slots + 4095) // 4096 * 4096
+        file.seek(data + 5 * slot_bytes + page // 2)
+        file.write(b"damage")
     add_reader(cluster, "reader")
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
