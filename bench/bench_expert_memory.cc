@@ -18,7 +18,6 @@
 #include <cstdio>
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -28,6 +27,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/topology.h"
 #include "model/contiguous_kv.h"
 #include "model/model.h"
 
@@ -44,14 +44,6 @@ struct Options {
   int threads = 0;
   std::string commit = "unknown";
 };
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 /// Reads by page faults, when asked for and not before.
 class MmapReader final : public FileReader {

@@ -10,7 +10,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -20,6 +19,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/topology.h"
 #include "engine/engine.h"
 #include "model/model.h"
 
@@ -38,14 +38,6 @@ struct Options {
   int threads = 0;
   std::string commit = "unknown";
 };
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 engine::Request RandomRequest(int32_t vocab_size, int prompt_tokens, int32_t max_tokens,
                               uint32_t seed) {
@@ -73,6 +65,7 @@ struct Client {
   std::unique_ptr<engine::RequestHandle> handle;
   std::vector<TimeUs> arrivals_us;
   std::atomic<bool> started{false};
+  std::atomic<bool> ended{false};
   std::thread reader;
 
   void Read(const Clock* clock) {
@@ -82,6 +75,7 @@ struct Client {
         arrivals_us.push_back(clock->NowUs());
         started = true;
       }
+      ended = true;
       started = true;  // an answer that ended without a token is waited for by nobody
     });
   }
@@ -151,6 +145,11 @@ Status Measure(model::Model* model, int threads, const Options& options, double 
     if (std::holds_alternative<engine::TokenEvent>(*event)) break;
   }
   const TimeUs end_us = clock.NowUs();
+  if (std::ranges::any_of(clients, [](const Client& client) { return client.ended.load(); })) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "an answer reached the end of its context before the prompt had been read: take "
+                 "more answers, a shorter prompt or a larger model");
+  }
   const engine::EngineStats stats = engine->Stats();
   sleep(options.alone_s);
   const TimeUs after_us = clock.NowUs();
@@ -158,10 +157,11 @@ Status Measure(model::Model* model, int threads, const Options& options, double 
     client.handle->Cancel();
     client.reader.join();
   }
-  // The answers grow meanwhile, and with them what a token costs: alone is before and after.
+  // The answers grow meanwhile, and what a token costs grows in proportion: alone, the tokens of
+  // the time beside the prompt would have taken the mean of the times of a token before and after.
   const Window before = Between(clients, alone_us, begin_us);
   const Window after = Between(clients, end_us, after_us);
-  const double alone_tokens_per_s = (before.tokens_per_s + after.tokens_per_s) / 2.0;
+  const double alone_tokens_per_s = 2.0 / (1.0 / before.tokens_per_s + 1.0 / after.tokens_per_s);
   const Window beside = Between(clients, begin_us, end_us);
   const double ttft_s = static_cast<double>(end_us - begin_us) * 1e-6;
   const json::object line{{"bench", "fair_share"},

@@ -8,13 +8,13 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "base/topology.h"
 #include "kernels/attention.h"
 #include "kernels/expanded_attention.h"
 #include "kernels/indexer.h"
@@ -38,15 +38,6 @@ struct Options {
   double seconds = 0.5;
   std::string commit = "unknown";
 };
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 struct Timing {
   double median_s = 0;

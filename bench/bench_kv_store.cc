@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -45,14 +44,6 @@ struct Options {
 
 constexpr TimeUs kLongUs = 120'000'000;
 constexpr uint64_t kDiskBytes = uint64_t{8} << 30;
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

@@ -24,7 +24,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <future>
 #include <memory>
 #include <span>
@@ -37,6 +36,7 @@
 #include "base/clock.h"
 #include "base/file_descriptor.h"
 #include "base/log.h"
+#include "base/topology.h"
 #include "transfer/shared_mapping.h"
 #include "transfer/socket.h"
 #include "transfer/transfer.h"
@@ -70,14 +70,6 @@ template <typename T>
 T Get(Result<T> result) {
   if (!result.ok()) Fail(result.error().message());
   return std::move(result).value();
-}
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
 }
 
 void Shell(const std::string& command) {

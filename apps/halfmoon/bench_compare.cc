@@ -12,6 +12,7 @@
 #include "apps/halfmoon/embedded_files.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/file.h"
+#include "base/topology.h"
 
 namespace halfmoon::app {
 namespace {

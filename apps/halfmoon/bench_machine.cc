@@ -6,6 +6,7 @@
 #include "apps/halfmoon/cache_folder.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/check.h"
+#include "base/topology.h"
 
 namespace halfmoon::app {
 

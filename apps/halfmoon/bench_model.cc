@@ -14,6 +14,7 @@
 #include "apps/halfmoon/embedded_files.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/json.h"
+#include "base/topology.h"
 
 namespace halfmoon::app {
 namespace {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/topology.h"
 #include "kernels/isa.h"
 
 namespace halfmoon::app {
@@ -411,11 +412,6 @@ size_t FreeBesideWeights(const Runtime& runtime) {
   const size_t available = AvailableMemoryBytes();
   // At least a byte, since 0 says that nothing is known.
   return available > mapped ? available - mapped : std::min<size_t>(available, 1);
-}
-
-std::string CpuName() {
-  const std::string name = ProcField("/proc/cpuinfo", "model name");
-  return name.empty() ? "unknown CPU" : name;
 }
 
 }  // namespace halfmoon::app

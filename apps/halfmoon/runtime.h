@@ -91,7 +91,4 @@ size_t FreeBesideWeights(const Runtime& runtime);
 /// the system does not say.
 size_t ResidentBytes(int pid);
 
-/// Model name of the CPU as the system gives it.
-std::string CpuName();
-
 }  // namespace halfmoon::app

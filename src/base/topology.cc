@@ -140,6 +140,17 @@ int Topology::num_cores() const {
   return static_cast<int>(cores);
 }
 
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(':');
+    if (!line.starts_with("model name") || colon == std::string::npos) continue;
+    const size_t begin = line.find_first_not_of(' ', colon + 1);
+    if (begin != std::string::npos) return line.substr(begin);
+  }
+  return "unknown CPU";
+}
+
 std::optional<std::vector<int>> ParseCpuList(std::string_view text) {
   std::set<int> cpus;
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);

@@ -40,6 +40,9 @@ Topology ReadTopology(const std::filesystem::path& root, const TopologyLimits& l
 /// Of this machine, for this process.
 Topology ReadTopology();
 
+/// Model name of this machine's CPU as the system gives it.
+std::string CpuName();
+
 /// "0-3,8" as numbers, ascending; nullopt where it is something else.
 std::optional<std::vector<int>> ParseCpuList(std::string_view text);
 /// The other way.

@@ -6,6 +6,7 @@
 #include <random>
 #include <set>
 
+#include "cluster/idle_engine_for_test.h"
 #include "kv/block_catalog.h"
 
 namespace halfmoon::cluster {
@@ -43,19 +44,8 @@ class FakeConductor final : public net::Channel {
 };
 
 /// An engine with a store, as far as blocks go.
-class CatalogEngine final : public EngineHandle {
+class CatalogEngine final : public IdleEngine {
  public:
-  Result<std::unique_ptr<Sequence>> Submit(GenerateRequest,
-                                           std::shared_ptr<store::BlockSource>) override {
-    return Error(ErrorCode::kUnsupported, "not in this test");
-  }
-  Result<std::unique_ptr<ExportSequence>> StartExport(
-      const Export&, std::shared_ptr<store::BlockSource>,
-      std::function<void(const KvPages&)>) override {
-    return Error(ErrorCode::kUnsupported, "not in this test");
-  }
-  PageMemory pages() override { return {}; }
-  kv::BlockKey SeedKey(std::string_view) const override { return {}; }
   bool TakeBlockChanges(Tier tier, int32_t most, std::vector<kv::BlockKey>* added,
                         std::vector<kv::BlockKey>* removed) override {
     if (tier == Tier::kPages) {
@@ -73,8 +63,6 @@ class CatalogEngine final : public EngineHandle {
                       std::vector<kv::BlockKey>* keys) override {
     return catalog.ListTold(Of(tier), most, next, keys);
   }
-  Load MeasureLoad() override { return {}; }
-
   void Put(uint64_t n, kv::Tier tier) {
     const std::optional<kv::SlotId> slot = catalog.BeginPut(Key(n), tier, 0);
     if (slot.has_value()) catalog.EndPut(tier, *slot, kv::BlockCatalog::PutEnd::kWritten);

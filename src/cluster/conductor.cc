@@ -161,16 +161,6 @@ void Conductor::BlocksRemoved(NodeId node, Tier tier, std::span<const kv::BlockK
   for (const kv::BlockKey& key : keys) directory_.Remove(key, found->second, tier);
 }
 
-void Conductor::TransferEnded(NodeId from, Tier tier, int64_t bytes, double us) {
-  Node* found = Find(from);
-  if (found == nullptr || !options_.fit_costs) return;
-  if (tier == Tier::kSsd) {
-    found->fit->ObserveSsdRead(bytes, us);
-  } else {
-    found->fit->ObserveTransfer(bytes, us);
-  }
-}
-
 // The longest prefix of a single node first; others continue where it ends. Of nodes that have as
 // much, the one whose network is free first.
 void Conductor::FindPrefixes(Context* context) {

@@ -51,8 +51,6 @@ class Conductor {
   void ReportLoad(NodeId node, const LoadReport& report, TimeUs now);
   void BlocksStored(NodeId node, Tier tier, std::span<const kv::BlockKey> keys);
   void BlocksRemoved(NodeId node, Tier tier, std::span<const kv::BlockKey> keys);
-  /// Took `us`; measures the network, or the SSD where the blocks came from one.
-  void TransferEnded(NodeId from, Tier tier, int64_t bytes, double us);
 
   // Requests, in the order of these functions.
 

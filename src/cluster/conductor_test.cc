@@ -514,7 +514,6 @@ TEST_F(ConductorTest, Nodes_ThatLie_DoNoHarm) {
   EXPECT_EQ(placement.decode, honest);
   EXPECT_GE(placement.ttft_us, 0);
   conductor_->PrefillEnded(last_, nan, 0);
-  conductor_->TransferEnded(first, Tier::kSsd, INT64_MIN, nan);
 }
 
 TEST_F(ConductorTest, Place_SameEvents_GiveTheSameDecisions) {

@@ -7,17 +7,9 @@
 namespace halfmoon::cluster {
 namespace {
 
-constexpr double kKeep = 0.96;              // the last 25 samples count
-constexpr double kDeclared = 0.5;           // samples that the declared value of a term counts for
-constexpr double kOutlier = 4.0;            // times what was expected, either way
-constexpr double kRateKeep = 0.8;           // of a rate, beside a new sample
-constexpr int64_t kMinRateBytes = 1 << 16;  // smaller copies measure latency
-
-void ObserveRate(int64_t bytes, double us, double* bytes_per_s) {
-  if (bytes < kMinRateBytes || !(us > 0.0)) return;
-  const double rate = static_cast<double>(bytes) / us * 1e6;
-  *bytes_per_s = *bytes_per_s <= 0.0 ? rate : kRateKeep * *bytes_per_s + (1.0 - kRateKeep) * rate;
-}
+constexpr double kKeep = 0.96;     // the last 25 samples count
+constexpr double kDeclared = 0.5;  // samples that the declared value of a term counts for
+constexpr double kOutlier = 4.0;   // times what was expected, either way
 
 double Sum(const LeastSquares::Terms& c, const LeastSquares::Terms& x) {
   double sum = 0.0;
@@ -106,14 +98,6 @@ void CostFit::ObserveDecode(int32_t sequences, int64_t kv_tokens, double us) {
   decode_.Observe({1.0, static_cast<double>(sequences), static_cast<double>(kv_tokens)}, us);
   const LeastSquares::Terms& c = decode_.fitted();
   costs_.decode = {.fixed_us = c[0], .sequence_us = c[1], .kv_token_us = c[2]};
-}
-
-void CostFit::ObserveTransfer(int64_t bytes, double us) {
-  ObserveRate(bytes, us, &costs_.network_bytes_per_s);
-}
-
-void CostFit::ObserveSsdRead(int64_t bytes, double us) {
-  ObserveRate(bytes, us, &costs_.ssd_bytes_per_s);
 }
 
 }  // namespace halfmoon::cluster

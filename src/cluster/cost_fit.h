@@ -47,9 +47,6 @@ class CostFit {
   /// Prompt tokens [start, start + tokens), computed in `us`.
   void ObservePrefill(int32_t tokens, int32_t start, double us);
   void ObserveDecode(int32_t sequences, int64_t kv_tokens, double us);
-  /// A copy that had the network for itself, or the SSD.
-  void ObserveTransfer(int64_t bytes, double us);
-  void ObserveSsdRead(int64_t bytes, double us);
 
   const NodeCosts& costs() const { return costs_; }
 

@@ -63,20 +63,8 @@ TEST(CostFit_SenselessMeasurements, ArePassedOver) {
   fit.ObservePrefill(10, 0, std::numeric_limits<double>::quiet_NaN());
   fit.ObserveDecode(-1, 10, 10.0);
   fit.ObserveDecode(1, -10, std::numeric_limits<double>::infinity());
-  fit.ObserveTransfer(-5, 10.0);
-  fit.ObserveTransfer(1 << 20, 0.0);
   EXPECT_EQ(fit.costs().prefill.token_us, 100.0);
   EXPECT_EQ(fit.costs().decode, kDeclared.decode);
-  EXPECT_EQ(fit.costs().network_bytes_per_s, 1e9);
-}
-
-TEST(CostFit_Transfers, MoveTheRate) {
-  CostFit fit(kDeclared);
-  for (int i = 0; i < 50; ++i) fit.ObserveTransfer(100'000'000, 1e6);
-  EXPECT_NEAR(fit.costs().network_bytes_per_s, 1e8, 1e6);
-  EXPECT_EQ(fit.costs().ssd_bytes_per_s, 0.0);
-  fit.ObserveSsdRead(1 << 30, 1e6);
-  EXPECT_NEAR(fit.costs().ssd_bytes_per_s, 1 << 30, 1.0);
 }
 
 }  // namespace

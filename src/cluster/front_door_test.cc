@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/hash.h"
+#include "cluster/idle_engine_for_test.h"
 #include "cluster/node_server.h"
 
 namespace halfmoon::cluster {
@@ -41,7 +42,7 @@ bool Eventually(const Condition& condition) {
 }
 
 /// A token for every sequence now and then, from a thread of its own.
-class FakeEngine final : public EngineHandle {
+class FakeEngine final : public IdleEngine {
  public:
   FakeEngine() : memory_(16 * kPageBytes), thread_([this] { Run(); }) {}
   FakeEngine(const FakeEngine&) = delete;
@@ -132,15 +133,6 @@ class FakeEngine final : public EngineHandle {
   PageMemory pages() override {
     return {.bytes = memory_, .page_bytes = kPageBytes, .layer_bytes = kPageBytes, .num_layers = 1};
   }
-  kv::BlockKey SeedKey(std::string_view) const override { return {}; }
-  bool TakeBlockChanges(Tier, int32_t, std::vector<kv::BlockKey>*,
-                        std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  bool ListToldBlocks(Tier, int32_t, int32_t*, std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  Load MeasureLoad() override { return {}; }
 
   size_t num_sequences() {
     std::lock_guard lock(mutex_);

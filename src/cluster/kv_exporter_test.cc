@@ -8,6 +8,8 @@
 #include <future>
 #include <utility>
 
+#include "cluster/idle_engine_for_test.h"
+
 namespace halfmoon::cluster {
 namespace {
 
@@ -58,7 +60,7 @@ class FakeChannel final : public net::Channel {
 };
 
 /// Exports that do what the test says.
-class FakeEngine final : public EngineHandle {
+class FakeEngine final : public IdleEngine {
  public:
   struct State {
     std::deque<Event> events;
@@ -89,10 +91,6 @@ class FakeEngine final : public EngineHandle {
     int* const alive_;
   };
 
-  Result<std::unique_ptr<Sequence>> Submit(GenerateRequest,
-                                           std::shared_ptr<store::BlockSource>) override {
-    return Error(ErrorCode::kUnsupported, "not in this test");
-  }
   Result<std::unique_ptr<ExportSequence>> StartExport(
       const Export&, std::shared_ptr<store::BlockSource>,
       std::function<void(const KvPages&)> on_ready) override {
@@ -106,15 +104,6 @@ class FakeEngine final : public EngineHandle {
             .layer_bytes = kLayerBytes,
             .num_layers = kLayers};
   }
-  kv::BlockKey SeedKey(std::string_view) const override { return {}; }
-  bool TakeBlockChanges(Tier, int32_t, std::vector<kv::BlockKey>*,
-                        std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  bool ListToldBlocks(Tier, int32_t, int32_t*, std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  Load MeasureLoad() override { return {}; }
 
   std::vector<std::byte> memory = std::vector<std::byte>(8 * kLayerBytes * kLayers);
   std::vector<std::shared_ptr<State>> started;

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "cluster/idle_engine_for_test.h"
 #include "cluster/node_server.h"
 
 namespace halfmoon::cluster {
@@ -23,7 +24,7 @@ constexpr int32_t kPages = 16;
 kv::BlockKey Key(uint64_t block) { return {{.high = 1, .low = block}}; }
 
 /// Block i lies in page i, whose bytes are all i + `first`; some blocks are not there.
-class HavingEngine final : public EngineHandle {
+class HavingEngine final : public IdleEngine {
  public:
   explicit HavingEngine(int first) : memory_(kPages * kPageBytes) {
     for (size_t i = 0; i < memory_.size(); ++i) {
@@ -45,10 +46,6 @@ class HavingEngine final : public EngineHandle {
     bool told_ = false;
   };
 
-  Result<std::unique_ptr<Sequence>> Submit(GenerateRequest,
-                                           std::shared_ptr<store::BlockSource>) override {
-    return Error(ErrorCode::kUnsupported, "not in this test");
-  }
   Result<std::unique_ptr<ExportSequence>> StartExport(
       const Export& request, std::shared_ptr<store::BlockSource>,
       std::function<void(const KvPages&)> on_ready) override {
@@ -61,15 +58,6 @@ class HavingEngine final : public EngineHandle {
   PageMemory pages() override {
     return {.bytes = memory_, .page_bytes = kPageBytes, .layer_bytes = kPageBytes, .num_layers = 1};
   }
-  kv::BlockKey SeedKey(std::string_view) const override { return {}; }
-  bool TakeBlockChanges(Tier, int32_t, std::vector<kv::BlockKey>*,
-                        std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  bool ListToldBlocks(Tier, int32_t, int32_t*, std::vector<kv::BlockKey>*) override {
-    return false;
-  }
-  Load MeasureLoad() override { return {}; }
 
   int32_t end_block = kPages;
 

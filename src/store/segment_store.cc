@@ -153,6 +153,7 @@ void SegmentStore::Write(uint64_t tag, kv::SlotId slot, const kv::BlockKey& key,
                          .slot = slot,
                          .key = key,
                          .checksum = PageChecksum(key, into.first(page.size())),
+                         .stamp = next_stamp_++,
                          .segment = index};
   StartTransfer(buffer, DiskTransfer::Kind::kWrite, segment.file,
                 segment.header.slot_offset(LocalSlot(segment, slot)),
@@ -220,7 +221,7 @@ std::optional<SlotDone> SegmentStore::Finish(DiskTransferDone done) {
         const uint32_t slot = LocalSlot(segment, operation.slot);
         SerializeSlotRecord(
             segment.header, slot,
-            {.key = operation.key, .page_checksum = operation.checksum, .stamp = next_stamp_++},
+            {.key = operation.key, .page_checksum = operation.checksum, .stamp = operation.stamp},
             RecordOf(&segment, slot));
         segment.dirty.insert(slot * kRecordBytes / kDiskAlignment);
       }

@@ -109,6 +109,7 @@ class SegmentStore {
     kv::BlockKey key;
     std::span<std::byte> page;
     Hash128 checksum;
+    uint64_t stamp = 0;
     size_t segment = 0;
     size_t table_block = 0;
   };

@@ -48,7 +48,9 @@ class Tier {
   }
 
   // Whether it was written.
-  bool Write(uint64_t n) {
+  bool Write(uint64_t n) { return WriteTogether({n}); }
+  // Whether all were: each is started before the first has ended.
+  bool WriteTogether(const std::vector<uint64_t>& blocks) {
     if (catalog_.IsNearlyFull(kv::Tier::kDisk) && store_->CanGrow() && store_->Grow().ok()) {
       std::vector<SlotDone> none;
       while (store_->growing()) store_->Poll(true, &none);
@@ -57,15 +59,20 @@ class Tier {
         catalog_.AddSlots(kv::Tier::kDisk, (*slots)->first, (*slots)->count);
       }
     }
-    const auto slot = catalog_.BeginPut(Key(n), kv::Tier::kDisk, now_++);
-    if (!slot.has_value()) return false;
-    store_->Write(n, *slot, Key(n), Page(n));
+    for (const uint64_t n : blocks) {
+      const auto slot = catalog_.BeginPut(Key(n), kv::Tier::kDisk, now_++);
+      if (!slot.has_value()) return false;
+      store_->Write(n, *slot, Key(n), Page(n));
+    }
     std::vector<SlotDone> done;
-    while (done.empty()) store_->Poll(true, &done);
-    const bool written = done[0].status.ok();
-    return catalog_.EndPut(
-        kv::Tier::kDisk, *slot,
-        written ? kv::BlockCatalog::PutEnd::kWritten : kv::BlockCatalog::PutEnd::kBroken);
+    while (done.size() < blocks.size()) store_->Poll(true, &done);
+    bool all_written = true;
+    for (const SlotDone& one : done) {
+      const auto end =
+          one.status.ok() ? kv::BlockCatalog::PutEnd::kWritten : kv::BlockCatalog::PutEnd::kBroken;
+      all_written = catalog_.EndPut(kv::Tier::kDisk, one.slot, end) && all_written;
+    }
+    return all_written;
   }
   void WriteRecords() {
     std::vector<SlotDone> none;
@@ -112,6 +119,27 @@ TEST(SegmentStore, Reopened_HasEveryBlock) {
   EXPECT_EQ(tier.store().found().blocks, 12u);
   for (uint64_t n = 0; n < 12; ++n) EXPECT_TRUE(tier.Read(n).ok()) << n;
   EXPECT_EQ(tier.Read(12).error().code(), ErrorCode::kNotFound);
+}
+
+// Writes end in any order, here the last one first.
+TEST(SegmentStore, BlocksWrittenTogether_KeepTheOrderInWhichTheyWerePut) {
+  const auto disk = std::make_shared<MemoryDisk>();
+  Tier tier(disk);
+  ASSERT_TRUE(tier.WriteTogether({1, 2}));
+  tier.WriteRecords();
+  ASSERT_EQ(disk->files.size(), 1u);
+  const std::span<const std::byte> file = disk->files.begin()->second;
+  const Result<SegmentHeader> header = ParseSegmentHeader(file.first(kDiskAlignment));
+  ASSERT_TRUE(header.ok());
+  std::map<uint64_t, kv::BlockKey> by_stamp;
+  for (uint32_t slot = 0; slot < header->num_slots; ++slot) {
+    const auto bytes = file.subspan(kDiskAlignment + slot * kRecordBytes, kRecordBytes);
+    const std::optional<SlotRecord> record = ParseSlotRecord(*header, slot, bytes);
+    if (record.has_value()) by_stamp[record->stamp] = record->key;
+  }
+  std::vector<kv::BlockKey> order;
+  for (const auto& [stamp, key] : by_stamp) order.push_back(key);
+  EXPECT_EQ(order, (std::vector{Key(1), Key(2)}));
 }
 
 // A page of whole sectors, where the device writes into the page itself: its place decides.
