@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon bench`: the flags, and which of its three ways they choose: the machine, a model, or
 // models beside a peer.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 

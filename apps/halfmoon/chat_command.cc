@@ -2,6 +2,7 @@
 // `halfmoon chat`: a conversation on the terminal, with history.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <iostream>

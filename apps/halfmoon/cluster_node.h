@@ -2,12 +2,12 @@
 // What makes a server a node of a cluster.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "apps/halfmoon/cli_app.h"
 #include "apps/halfmoon/cluster_options.h"
 #include "apps/halfmoon/runtime.h"
 #include "cluster/node_server.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/halfmoon/cluster_options.h"
 
+#include <CLI/CLI.hpp>
 #include <fstream>
 
 namespace halfmoon::app {

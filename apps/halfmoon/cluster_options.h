@@ -2,10 +2,10 @@
 // Flags of a process that belongs to a cluster.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "base/result.h"
 #include "cluster/meta_store.h"
 #include "net/channel.h"

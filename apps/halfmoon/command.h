@@ -3,8 +3,9 @@
 // leaves a function to run.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
+
+#include "apps/halfmoon/cli_app.h"
 
 namespace halfmoon::app {
 

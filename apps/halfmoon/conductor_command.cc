@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon conductor`: the front door of a cluster. Speaks the whole HTTP API and computes
 // nothing: requests go to the nodes.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "apps/halfmoon/cluster_engine.h"

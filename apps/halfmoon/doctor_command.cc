@@ -2,6 +2,7 @@
 // `halfmoon doctor`: what this machine is and can do, and what would make it faster.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <fstream>

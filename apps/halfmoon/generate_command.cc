@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon generate`: prompts in, continuations out, all computed together
 // (docs/formats/generate.md).
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "apps/halfmoon/command.h"

@@ -3,13 +3,13 @@
 // the signals that end it.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "apps/halfmoon/cli_app.h"
 #include "base/result.h"
 #include "serve/server.h"
 

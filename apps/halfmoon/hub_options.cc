@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/halfmoon/hub_options.h"
 
+#include <CLI/CLI.hpp>
+
 namespace halfmoon::app {
 
 void AddHubOption(CLI::App* command, std::string* hub, const std::vector<std::string>& names,

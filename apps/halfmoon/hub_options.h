@@ -2,11 +2,11 @@
 // The flag that chooses a hub or its cache.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "apps/halfmoon/cli_app.h"
 #include "hub/hub.h"
 
 namespace halfmoon::app {

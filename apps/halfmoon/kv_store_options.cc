@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/halfmoon/kv_store_options.h"
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <utility>
 

@@ -2,11 +2,11 @@
 // Flags of the KV store behind the engine, and opening what they ask for.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "model/model.h"

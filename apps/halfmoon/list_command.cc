@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon list` and `halfmoon show`: what the caches on this machine hold.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>

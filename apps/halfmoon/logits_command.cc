@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon logits`: token ids in, logits of every position out. With `generate`, how a model port
 // is checked (docs/formats/logits.md).
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <limits>

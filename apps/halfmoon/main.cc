@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // halfmoon: the command line. Parses, dispatches, turns exceptions into messages; everything else
 // is in the areas.
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <exception>

@@ -2,11 +2,11 @@
 // Flags that every command with a model shares, in the spellings of llama.cpp and vLLM both.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "apps/halfmoon/kv_store_options.h"
 #include "apps/halfmoon/speculation_options.h"
 #include "apps/halfmoon/weight_cache_options.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon perplexity`: how well a model predicts a text.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "apps/halfmoon/command.h"

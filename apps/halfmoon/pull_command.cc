@@ -2,6 +2,7 @@
 // `halfmoon pull`: a model from a hub into that hub's cache.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <optional>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon quantize`: a model written again with its linear weights in a smaller type.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "apps/halfmoon/command.h"

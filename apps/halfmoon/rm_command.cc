@@ -2,6 +2,7 @@
 // `halfmoon rm`: a model out of the cache that holds it.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
 #include <memory>

@@ -2,6 +2,7 @@
 // `halfmoon run`: one prompt, one answer.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
 #include <iterator>

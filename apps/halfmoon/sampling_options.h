@@ -2,12 +2,12 @@
 // Flags of commands that generate, in the spellings of llama.cpp and vLLM both.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "apps/halfmoon/cli_app.h"
 #include "apps/halfmoon/runtime.h"
 #include "engine/generation.h"
 

@@ -2,6 +2,7 @@
 // `halfmoon serve`: the HTTP server. Listens at once, loads, answers, drains on SIGTERM.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <future>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon sim`: replays a trace of requests over a cluster in numbers, under the conductor that
 // `halfmoon conductor` runs.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <map>
 #include <memory>

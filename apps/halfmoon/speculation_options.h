@@ -2,10 +2,10 @@
 // Flags of speculative decoding, and making ready what they ask for.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "engine/engine.h"

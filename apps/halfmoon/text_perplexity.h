@@ -2,10 +2,10 @@
 // Perplexity of a model on a text file: what the commands `perplexity` and `quantize` share.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "apps/halfmoon/runtime.h"
 #include "base/result.h"
 #include "model/perplexity.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `halfmoon version`: what this binary is.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
 

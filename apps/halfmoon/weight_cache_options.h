@@ -3,11 +3,11 @@
 // folder.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "apps/halfmoon/cli_app.h"
 #include "model/weight_cache.h"
 
 namespace halfmoon::app {

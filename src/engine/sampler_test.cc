@@ -22,8 +22,9 @@ std::vector<double> ReferenceProbabilities(std::vector<double> logits,
   for (double& x : logits) x /= params.temperature;
   std::vector<size_t> order(vocab);
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  });
   const double max = logits[order[0]];
   std::vector<double> p(vocab);
   for (size_t i = 0; i < vocab; ++i) p[i] = std::exp(logits[i] - max);

@@ -47,8 +47,7 @@ constexpr int kBlock = 16;
 /// One sequence in pages of shuffled order; unwritten slots hold NaN.
 class Fixture {
  public:
-  Fixture(const Case& c, int length)
-      : shape_(c.shape), length_(length), row_(shape_.latent_dim + shape_.rope_dim) {
+  Fixture(const Case& c, int length) : shape_(c.shape), row_(shape_.latent_dim + shape_.rope_dim) {
     layout_ = {.num_layers = 2,
                .num_kv_heads = 1,
                .head_dim = row_,
@@ -145,7 +144,6 @@ class Fixture {
   }
 
   ExpandedShape shape_;
-  int length_;
   int row_;
   KvLayout layout_;
   std::vector<int32_t> table_;

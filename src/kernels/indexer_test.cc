@@ -136,8 +136,11 @@ TEST(ChooseKeys, Choice_IsTheBestOfTheScores_Ascending) {
     const std::vector<float>& scores = choice.scores[i];
     std::vector<int32_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)];
+    // Of equal scores the older position.
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      const float score_a = scores[static_cast<size_t>(a)];
+      const float score_b = scores[static_cast<size_t>(b)];
+      return score_a != score_b ? score_a > score_b : a < b;
     });
     order.resize(20);
     std::sort(order.begin(), order.end());

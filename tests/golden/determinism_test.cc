@@ -11,6 +11,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "base/sanitized.h"
 #include "golden/golden_checks.h"
 #include "golden/golden_data.h"
 #include "kernels/matmul.h"
@@ -29,6 +30,9 @@ enum class Precision { kF32, kStored, kQ4_1 };
 
 using Case = std::tuple<std::string, kernels::Isa, Precision, std::optional<kernels::KvType>>;
 
+/// Whether it takes minutes to run everything: the plain loops, and all under sanitizers.
+bool IsSlow(kernels::Isa isa) { return HALFMOON_SANITIZED || isa == kernels::Isa::kGeneric; }
+
 class Determinism : public testing::TestWithParam<Case> {
  protected:
   Determinism() : variant(std::get<0>(GetParam())) {
@@ -37,8 +41,8 @@ class Determinism : public testing::TestWithParam<Case> {
       checkpoint = Quantise(checkpoint, tensor::DType::kQ4_1);
     }
     prompt = variant.Read("p" + std::to_string(variant.num_prompts() - 1) + ".input_ids").ids;
-    // The plain loops are slow; fewer tokens still cross every chunk size but the largest.
-    if (std::get<1>(GetParam()) == kernels::Isa::kGeneric) prompt.resize(96);
+    // Fewer tokens still cross every chunk size but the largest.
+    if (IsSlow(std::get<1>(GetParam()))) prompt.resize(96);
   }
 
   model::Activation activation() const {
@@ -180,7 +184,7 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 constexpr std::string_view kCachedInInt8[] = {"qwen3_moe", "minimax_m2", "deepseek_v3",
                                               "deepseek_v32"};
 
-/// The plain loops are slow, so they run one variant of each family; vector kernels run all.
+/// What is slow runs one variant of each family, the rest all.
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const kernels::Isa isa : TestedIsas()) {
@@ -188,7 +192,7 @@ std::vector<Case> Cases() {
     for (const std::string& name : Variants()) {
       const std::string family = name.substr(0, name.find('/'));
       const bool first = family != last_family;
-      if (isa == kernels::Isa::kGeneric && !first) continue;
+      if (IsSlow(isa) && !first) continue;
       last_family = family;
       for (const Precision precision : {Precision::kF32, Precision::kQ4_1}) {
         cases.emplace_back(name, isa, precision, std::nullopt);

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/file.h"
+#include "base/sanitized.h"
 #include "model/contiguous_kv.h"
 #include "quant/quant.h"
 
@@ -124,7 +125,7 @@ std::vector<std::string> VariantsWith(const std::string& tensor) {
 
 std::vector<kernels::Isa> TestedIsas() {
   std::vector<kernels::Isa> isas = kernels::AvailableIsas();
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if HALFMOON_SANITIZED
   if (isas.size() > 1) isas.erase(isas.begin());
 #endif
   return isas;

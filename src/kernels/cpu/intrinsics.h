@@ -12,17 +12,11 @@
 #endif
 #pragma GCC diagnostic pop
 
+#include "base/sanitized.h"
+
 // Sanitizers instrument every register that becomes memory for a moment: straight code of these
 // kernels then takes a quarter of an hour to compile. Under them, loops stay loops.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HALFMOON_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HALFMOON_SANITIZED 1
-#endif
-#endif
-
-#ifdef HALFMOON_SANITIZED
+#if HALFMOON_SANITIZED
 #define HALFMOON_INLINE
 #else
 #define HALFMOON_INLINE __attribute__((always_inline))
