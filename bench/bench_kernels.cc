@@ -154,7 +154,7 @@ class Bench {
     const AttentionShape shape{32, 128, 0.088f, 0};
     const std::string text = "T " + std::to_string(tokens) + " depth " + std::to_string(depth) +
                              " sequences " + std::to_string(sequences) +
-                             (type == KvType::kQ8_0 ? " q8_0" : "");
+                             (type == KvType::kF16 ? "" : " " + std::string(KvTypeName(type)));
     if (Skipped(name, text)) return;
     const int32_t pages = (depth + layout.block_size - 1) / layout.block_size;
     tensor::AlignedBuffer memory(static_cast<size_t>(pages * sequences) * layout.page_bytes());
@@ -472,10 +472,12 @@ void RunAll(const Options& options) {
   bench.Attend("decode", 1, 4096, 1);
   bench.Attend("decode", 1, 4096, 16);
   bench.Attend("decode", 1, 65536, 1);
-  bench.Attend("decode", 1, 4096, 1, KvType::kQ8_0);
+  for (const KvType type : {KvType::kQ8_0, KvType::kBF16}) bench.Attend("decode", 1, 4096, 1, type);
   bench.Attend("prefill", 512, 512, 1);
   bench.Attend("prefill", 512, 4096, 1);
-  bench.Attend("prefill", 512, 4096, 1, KvType::kQ8_0);
+  for (const KvType type : {KvType::kQ8_0, KvType::kBF16}) {
+    bench.Attend("prefill", 512, 4096, 1, type);
+  }
   // From how many tokens expanding pays (ExpansionPays).
   for (const int32_t tokens : {1, 128, 192, 512}) {
     bench.AttendLatents(16, tokens, 4096, false);

@@ -254,6 +254,7 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
   HM_CHECK(layout.kind == KvKind::kLatent ? shape.sliding_window == 0 : selection == nullptr);
   Problem problem{layout,   layer,    shape,      sequences, q.data,
                   q.stride, out.data, out.stride, selection};
+  problem.attend_bf16 = stream.table().attend_bf16;
   const int64_t threads = stream.pool().num_threads();
   if (problem.can_stage()) {
     problem.item_rows = kMaxItemRows;

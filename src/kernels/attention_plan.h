@@ -37,6 +37,8 @@ struct AttentionProblem {
   int64_t out_stride;
   const KeySelection* selection = nullptr;
   int64_t item_rows = kItemRows;
+  /// The kernel multiplies pages of kBF16 as they are.
+  bool attend_bf16 = false;
 
   bool latent() const { return layout.kind == KvKind::kLatent; }
   /// Query heads that an item computes together: those of a KV head, or, where all share one
@@ -61,9 +63,15 @@ struct AttentionProblem {
     return latent() || (shape.head_dim % kKvLane == 0 &&
                         (layout.k_type != KvType::kF32 || layout.v_type != KvType::kF32));
   }
+  /// True where pages are read as they are by items of every size.
+  bool attends_pages() const {
+    return attend_bf16 && !latent() && layout.k_type == KvType::kBF16 &&
+           layout.v_type == KvType::kBF16 && AttendsPairs(shape.head_dim, shape.head_dim);
+  }
   /// True where an item of so many queries reads splits from a staged copy in float32. The bits are
   /// the same.
   bool stages(int64_t num_queries) const {
+    if (attends_pages()) return false;
     return can_stage() && (latent() || num_queries * group() >= kStageRows);
   }
   /// Floats of a thread's staged split.

@@ -75,6 +75,12 @@ struct AttendArgs {
   int32_t fetch_end = 0;  ///< positions [end, fetch_end) come next on this thread; 0: all is cached
   float* state = nullptr;
 };
+/// Keys wider than this, and values not of whole vectors, take the generic attend.
+inline constexpr int kAttendMaxHeadDim = 640;
+/// True where an ISA with `attend_bf16` multiplies keys and values in kBF16 as they are.
+constexpr bool AttendsPairs(int head_dim, int value_dim) {
+  return head_dim % 2 == 0 && head_dim <= kAttendMaxHeadDim && value_dim % 16 == 0;
+}
 using AttendFn = void (*)(const AttendArgs& args);
 
 /// Floats from one state row to the next: D rounded up to 16, then m, l and padding.
@@ -190,6 +196,9 @@ struct KernelTable {
   void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*scaled_add)(float* x, const float* y, float weight, int64_t n);  ///< x = fma(weight, y, x)
   AttendFn attend;
+  /// attend rounds queries and weights of values to bfloat16 where both types are kBF16 and the
+  /// shape allows it (AttendsPairs): a copy of those pages in float32 would not give the same bits.
+  bool attend_bf16;
   /// attention.h: to[i] merged with from[i], for `rows` state rows.
   void (*merge_states)(int64_t value_dim, int64_t rows, const float* from, float* to);
   void (*store_state)(int64_t value_dim, const float* state, float* out);  ///< out = o / l
