@@ -53,6 +53,25 @@ inline constexpr int64_t kFetchBytes = T == KvType::kF32    ? 64
                                        : T == KvType::kQ8_0 ? 16
                                                             : 32;
 
+/// Keeps scores of the run of position p, minus infinity where a row does not see one, and their
+/// maxima.
+template <typename V, int R>
+HALFMOON_INLINE inline void KeepScores(const typename V::F score[R], int32_t p, int32_t split,
+                                       AttendBlock<R>* block, typename V::F max[R]) {
+  Unroll<R>([&](int r) HALFMOON_INLINE {
+    typename V::F seen = score[r];
+    if (p < block->begin[r] || p + kKvLane > block->end[r]) {
+      const int32_t from = block->begin[r] - p;
+      const int32_t to = block->end[r] - p;
+      const int low = from < 0 ? 0 : from > kKvLane ? kKvLane : from;
+      const int high = to < low ? low : to > kKvLane ? kKvLane : to;
+      seen = V::SelectLanes(seen, -__builtin_inff(), low, high);
+    }
+    V::Store(block->scores + r * kAttentionSplit + (p - split), seen);
+    max[r] = V::Max(seen, max[r]);
+  });
+}
+
 /// Scores of all rows at positions [begin, end), and their maxima. With kFetch, the K of the next
 /// positions and the V of these are on their way into the cache meanwhile: the first block of rows
 /// pays for memory, the others find both in L2.
@@ -79,19 +98,8 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
         score[r] = V::Fma(V::Set(q[r * kAttendMaxHeadDim]), k, score[r]);
       });
     });
-    Unroll<R>([&](int r) HALFMOON_INLINE {
-      F scaled = score[r];
-      if constexpr (!V::kScaledQueries) scaled = V::Mul(scaled, V::Set(args.scale));
-      if (p < block->begin[r] || p + kKvLane > block->end[r]) {
-        const int32_t from = block->begin[r] - p;
-        const int32_t to = block->end[r] - p;
-        const int low = from < 0 ? 0 : from > kKvLane ? kKvLane : from;
-        const int high = to < low ? low : to > kKvLane ? kKvLane : to;
-        scaled = V::SelectLanes(scaled, -__builtin_inff(), low, high);
-      }
-      V::Store(block->scores + r * kAttentionSplit + (p - split), scaled);
-      max[r] = V::Max(scaled, max[r]);
-    });
+    Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Mul(score[r], V::Set(args.scale)); });
+    KeepScores<V, R>(score, p, split, block, max);
   }
 }
 
