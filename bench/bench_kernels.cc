@@ -194,7 +194,8 @@ class Bench {
 
   // Latent attention with the heads of DeepSeek V3, in absorbed or expanded form, of one chunk at
   // the end of a sequence. Operations are those of the form itself, without absorbing queries.
-  void AttendLatents(int heads, int32_t tokens, int32_t depth, bool expanded) {
+  void AttendLatents(int heads, int32_t tokens, int32_t depth, bool expanded,
+                     KvType type = KvType::kF16) {
     const ExpandedShape parts{heads, 512, 128, 64, 128, 0.07f};
     const int64_t c = parts.latent_dim;
     const int64_t key = parts.nope_dim + parts.rope_dim;
@@ -202,11 +203,14 @@ class Bench {
                           .num_kv_heads = 1,
                           .head_dim = parts.latent_dim + parts.rope_dim,
                           .block_size = 64,
+                          .k_type = type,
+                          .v_type = type,
                           .kind = KvKind::kLatent,
                           .value_dim = parts.latent_dim};
     const std::string name = expanded ? "latent expanded" : "latent absorbed";
     const std::string text = "N " + std::to_string(heads) + " T " + std::to_string(tokens) +
-                             " depth " + std::to_string(depth);
+                             " depth " + std::to_string(depth) +
+                             (type == KvType::kF16 ? "" : " " + std::string(KvTypeName(type)));
     if (Skipped(name, text)) return;
     std::vector<int32_t> table(static_cast<size_t>((depth + 63) / 64));
     std::iota(table.begin(), table.end(), 0);
@@ -484,6 +488,9 @@ void RunAll(const Options& options) {
     if (tokens > 1) bench.AttendLatents(16, tokens, 4096, true);
   }
   bench.AttendLatents(128, 1, 4096, false);
+  for (const int32_t tokens : {1, 512}) {
+    bench.AttendLatents(16, tokens, 4096, false, KvType::kBF16);
+  }
   for (const int32_t depth : {4096, 8192, 16384, 32768, 131072}) bench.AttendChosen(depth);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                             DType::kQ4_K, DType::kQ6_K}) {

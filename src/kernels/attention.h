@@ -12,14 +12,13 @@
 // rounded); the first split is taken as it is; at the end o / l. Milakov and Gimelshein 2018 for
 // the rescaling; fixed splits are ours, for determinism.
 //
-// Where keys and values are kBF16 and the ISA multiplies pairs of bfloat16 (KernelTable:
-// attend_bf16), a split is instead: scores to base 2, of q'[d] = bf16(q[d] (scale log2 e)), with
-// two products an operation in the order d + 1, d for even d; e[p] = bf16(2^(score[p] - max)), by
-// the polynomial kAttendExp2 of the fraction above the next lower integer; l in 16 lane sums (lane
-// p / 2 % 16, with p + 1 before p for even p); o[d] in the same order of positions, in which what a
-// query does not see counts as a value of 0 with a weight of 0; at the end m = max ln 2. Numbers
-// below the normal ones are taken as zero, and sums become zero, as vdpbf16ps does. Splits merge as
-// above.
+// Where keys and values are kBF16 and the ISA multiplies pairs of bfloat16 (AttendsBf16), a split
+// is instead: scores to base 2, of q'[d] = bf16(q[d] (scale log2 e)), with two products an
+// operation in the order d + 1, d for even d; e[p] = bf16(2^(score[p] - max)), by the polynomial
+// kAttendExp2 of the fraction above the next lower integer; l in 16 lane sums (lane p / 2 % 16,
+// with p + 1 before p for even p); o[d] in the same order of positions, in which what a query does
+// not see counts as a value of 0 with a weight of 0; at the end m = max ln 2. Numbers below the
+// normal ones are taken as zero, and sums become zero, as vdpbf16ps does. Splits merge as above.
 #pragma once
 
 #include <cstdint>
@@ -81,6 +80,9 @@ void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
 void Attention(const Stream& stream, const KvLayout& layout, int layer, const AttentionShape& shape,
                std::span<const AttentionSequence> sequences, const Rows& q, const Rows& out,
                std::span<float> scratch, const KeySelection* selection = nullptr);
+
+/// True where Attention on pages of that layout multiplies pairs of bfloat16.
+bool AttendsBf16(Isa isa, const KvLayout& layout);
 
 /// Scratch that Attention needs for any batch of at most max_rows rows with contexts of at most
 /// max_context tokens on num_threads threads.

@@ -244,11 +244,7 @@ TEST(AttentionBf16, AgainstDoubleOracle_WithinRoundingOfBfloat16) {
           }
         }
       }
-      // Roundings err by at most 2^-8, 0.0016 root mean square. A weight has its own and, through
-      // its score, those of the query: the error of a score is 0.0016 of its deviation, scale
-      // times the root of the dimensions, which is 4.3 at most here.
-      const double deviation = double{c.scale} * std::sqrt(c.head_dim);
-      EXPECT_LT(std::sqrt(error / norm), 0.0016 * (1.0 + 1.5 * deviation))
+      EXPECT_LT(std::sqrt(error / norm), Bf16AttentionError(double{c.scale}, c.head_dim))
           << IsaName(isa) << " " << c;
     }
   }

@@ -8,7 +8,6 @@
 #include <memory>
 #include <ostream>
 
-#include "kernels/registry.h"
 #include "kernels/test_support.h"
 #include "tensor/float16.h"
 
@@ -132,6 +131,7 @@ class Fixture {
     return out;
   }
 
+  const KvLayout& layout() const { return layout_; }
   std::vector<std::vector<float>>& k() { return k_; }
   std::vector<std::vector<float>>& v() { return v_; }
 
@@ -185,12 +185,6 @@ TEST(Attention, Prefill_AgainstDoubleOracle) {
   }
 }
 
-/// Kernels that multiply pairs of bfloat16 have sums of their own (attention_bf16_test.cc).
-bool MultipliesPairs(const Case& c, Isa isa) {
-  return KernelsFor(isa).attend_bf16 && c.k_type == KvType::kBF16 && c.v_type == KvType::kBF16 &&
-         AttendsPairs(c.head_dim, c.head_dim);
-}
-
 TEST(Attention, EveryIsa_AgainstGeneric_SameBits) {
   for (const Case& c : Cases()) {
     Fixture fixture(c, {300, 1, 70});
@@ -198,7 +192,8 @@ TEST(Attention, EveryIsa_AgainstGeneric_SameBits) {
     const std::vector<int> counts = {39, 1, 37};
     const auto expected = fixture.Attend(Isa::kGeneric, 1, starts, counts);
     for (const Isa isa : AvailableIsas()) {
-      if (MultipliesPairs(c, isa)) continue;
+      // Pairs of bfloat16 have sums of their own (attention_bf16_test.cc).
+      if (AttendsBf16(isa, fixture.layout())) continue;
       const auto actual = fixture.Attend(isa, 1, starts, counts);
       for (size_t i = 0; i < 3; ++i)
         EXPECT_TRUE(SameBits(expected[i], actual[i])) << IsaName(isa) << " " << c;

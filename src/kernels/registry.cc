@@ -103,6 +103,7 @@ constexpr KernelTable kAvx512Bf16Table = [] {
   table.round_row = avx512bf16::RoundRow;
   table.attend = avx512bf16::Attend;
   table.attend_bf16 = true;
+  table.stage_latent = avx512bf16::StageLatent;
   table.probe_bf16 = avx512bf16::ProbeBf16;
   return table;
 }();
