@@ -145,7 +145,7 @@ class Bench {
     const AttentionShape shape{32, 128, 0.088f, 0};
     const std::string text = "T " + std::to_string(tokens) + " depth " + std::to_string(depth) +
                              " sequences " + std::to_string(sequences) +
-                             (type == KvType::kQ8_0 ? " q8_0" : "");
+                             (type == KvType::kF16 ? "" : " " + std::string(KvTypeName(type)));
     if (Skipped(name, text)) return;
     const int32_t pages = (depth + layout.block_size - 1) / layout.block_size;
     tensor::AlignedBuffer memory(static_cast<size_t>(pages * sequences) * layout.page_bytes());
@@ -185,7 +185,8 @@ class Bench {
 
   // Latent attention with the heads of DeepSeek V3, in absorbed or expanded form, of one chunk at
   // the end of a sequence. Operations are those of the form itself, without absorbing queries.
-  void AttendLatents(int heads, int32_t tokens, int32_t depth, bool expanded) {
+  void AttendLatents(int heads, int32_t tokens, int32_t depth, bool expanded,
+                     KvType type = KvType::kF16) {
     const ExpandedShape parts{heads, 512, 128, 64, 128, 0.07f};
     const int64_t c = parts.latent_dim;
     const int64_t key = parts.nope_dim + parts.rope_dim;
@@ -193,11 +194,14 @@ class Bench {
                           .num_kv_heads = 1,
                           .head_dim = parts.latent_dim + parts.rope_dim,
                           .block_size = 64,
+                          .k_type = type,
+                          .v_type = type,
                           .kind = KvKind::kLatent,
                           .value_dim = parts.latent_dim};
     const std::string name = expanded ? "latent expanded" : "latent absorbed";
     const std::string text = "N " + std::to_string(heads) + " T " + std::to_string(tokens) +
-                             " depth " + std::to_string(depth);
+                             " depth " + std::to_string(depth) +
+                             (type == KvType::kF16 ? "" : " " + std::string(KvTypeName(type)));
     if (Skipped(name, text)) return;
     std::vector<int32_t> table(static_cast<size_t>((depth + 63) / 64));
     std::iota(table.begin(), table.end(), 0);
@@ -463,16 +467,21 @@ void RunAll(const Options& options) {
   bench.Attend("decode", 1, 4096, 1);
   bench.Attend("decode", 1, 4096, 16);
   bench.Attend("decode", 1, 65536, 1);
-  bench.Attend("decode", 1, 4096, 1, KvType::kQ8_0);
+  for (const KvType type : {KvType::kQ8_0, KvType::kBF16}) bench.Attend("decode", 1, 4096, 1, type);
   bench.Attend("prefill", 512, 512, 1);
   bench.Attend("prefill", 512, 4096, 1);
-  bench.Attend("prefill", 512, 4096, 1, KvType::kQ8_0);
+  for (const KvType type : {KvType::kQ8_0, KvType::kBF16}) {
+    bench.Attend("prefill", 512, 4096, 1, type);
+  }
   // From how many tokens expanding pays (ExpansionPays).
   for (const int32_t tokens : {1, 128, 192, 512}) {
     bench.AttendLatents(16, tokens, 4096, false);
     if (tokens > 1) bench.AttendLatents(16, tokens, 4096, true);
   }
   bench.AttendLatents(128, 1, 4096, false);
+  for (const int32_t tokens : {1, 512}) {
+    bench.AttendLatents(16, tokens, 4096, false, KvType::kBF16);
+  }
   for (const int32_t depth : {4096, 8192, 16384, 32768, 131072}) bench.AttendChosen(depth);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                             DType::kQ4_K, DType::kQ6_K}) {

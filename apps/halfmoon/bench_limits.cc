@@ -21,7 +21,7 @@ PassCost CostOfPass(const model::Model& model, const BenchCase& which, int decod
           .read_bytes = steps * model.WeightBytesPerStep(step_tokens) + kv_bytes,
           .int8_ops = tokens * token.int8_ops,
           .f32_flops = tokens * token.f32_flops + sequences * attention.f32_flops,
-          .bf16_flops = tokens * token.bf16_flops};
+          .bf16_flops = tokens * token.bf16_flops + sequences * attention.bf16_flops};
 }
 
 double LimitTokensPerSecond(const PassCost& cost, const kernels::MachineLimits& limits) {

@@ -11,7 +11,7 @@ namespace halfmoon::app {
 namespace {
 
 constexpr kernels::KvType kCacheTypes[] = {kernels::KvType::kF32, kernels::KvType::kF16,
-                                           kernels::KvType::kQ8_0};
+                                           kernels::KvType::kBF16, kernels::KvType::kQ8_0};
 
 CLI::IsMember IsCacheType() {
   std::vector<std::string> names;
@@ -64,10 +64,13 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->capture_default_str()
       ->group("Model");
   command
-      ->add_option("--cache-type-k", options->cache_type_k,
-                   "Type of cached keys: f32, f16 or q8_0, about half as large as f16 (default: "
-                   "f16, with --activation f32 f32; also -ctk). Models with latent attention "
-                   "(DeepSeek, Kimi) take one type for keys and values")
+      ->add_option(
+          "--cache-type-k", options->cache_type_k,
+          "Type of cached keys: f32, f16, bf16, as large as f16 but coarser, which with "
+          "--isa avx512bf16 makes long prompts faster if values are bf16 too, or q8_0, "
+          "about half as large as f16 (default: f16, with --activation f32 f32; also "
+          "-ctk). Models with latent attention (DeepSeek, Kimi) take one type for keys and "
+          "values")
       ->check(IsCacheType())
       ->group("Model");
   command

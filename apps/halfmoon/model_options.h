@@ -23,7 +23,7 @@ struct ModelOptions {
   std::string isa = "auto";
   std::string activation = "int8";       ///< "int8" or "f32"
   std::string mla_prefill = "absorbed";  ///< "absorbed" or "expanded"
-  std::string cache_type_k;              ///< "f32", "f16", "q8_0"; empty: by the activation
+  std::string cache_type_k;              ///< "f32", "f16", "bf16", "q8_0"; empty: by the activation
   std::string cache_type_v;
   int context = 0;  ///< positions a request may reach; 0: model's limit, as far as memory goes
   int batch_tokens = 512;            ///< token budget of a step

@@ -86,6 +86,7 @@ void StageLatents(const Stream& stream, const Problem& problem, const Item& item
   staged.value_stride = static_cast<int32_t>(problem.staged_values());
   staged.key_stride = layout.head_dim;
   staged.type = layout.k_type;
+  staged.to = problem.staged_type();
   staged.positions = item.chosen != nullptr ? item.chosen + begin : nullptr;
   staged.first = begin;
   staged.count = PositionsOf(item, split);
@@ -133,9 +134,9 @@ void AttendStaged(const Stream& stream, const Problem& problem, const Item& item
   args.v_offset = static_cast<size_t>(kAttentionSplit * problem.layout.head_dim) * sizeof(float);
   args.block_size = kAttentionSplit;
   args.value_dim = static_cast<int32_t>(problem.staged_values());
-  args.k_type = args.v_type = KvType::kF32;
-  args.k_row_bytes = KvRowBytes(KvType::kF32, args.head_dim);
-  args.v_row_bytes = KvRowBytes(KvType::kF32, args.value_dim);
+  args.k_type = args.v_type = problem.staged_type();
+  args.k_row_bytes = KvRowBytes(args.k_type, args.head_dim);
+  args.v_row_bytes = KvRowBytes(args.v_type, args.value_dim);
   args.window = problem.shape.sliding_window;
   args.end = PositionsOf(item, split);
   // Positions count from the begin of the split; a query with a choice sees all of it.
@@ -254,6 +255,7 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
   HM_CHECK(layout.kind == KvKind::kLatent ? shape.sliding_window == 0 : selection == nullptr);
   Problem problem{layout,   layer,    shape,      sequences, q.data,
                   q.stride, out.data, out.stride, selection};
+  problem.bf16 = AttendsBf16(stream.isa(), layout);
   const int64_t threads = stream.pool().num_threads();
   if (problem.can_stage()) {
     problem.item_rows = kMaxItemRows;
@@ -278,6 +280,16 @@ void Attention(const Stream& stream, const KvLayout& layout, int layer, const At
     RunWholeItem(stream, problem, static_cast<int64_t>(index),
                  scratch.data() + thread * item_scratch);
   });
+}
+
+bool AttendsBf16(Isa isa, const KvLayout& layout) {
+  const bool latent = layout.kind == KvKind::kLatent;
+  if (!KernelsFor(isa).attend_bf16 || layout.k_type != KvType::kBF16 ||
+      layout.v_type != KvType::kBF16) {
+    return false;
+  }
+  if (latent && layout.head_dim % kKvLane != 0) return false;
+  return AttendsPairs(layout.head_dim, latent ? layout.value_dim : layout.head_dim);
 }
 
 size_t AttentionScratchFloats(const KvLayout& layout, const AttentionShape& shape, int64_t max_rows,

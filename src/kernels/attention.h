@@ -3,14 +3,22 @@
 // multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in absorbed form, where every head
 // attends over the same latent rows, whose leading values are also the attended values.
 //
-// Arithmetic, the same for every ISA and independent of batch, chunk and threads: the positions
-// that a query sees are cut at absolute multiples of kAttentionSplit. Within a split: score[p] =
-// scale * Σ_d q[d] k[p][d] (fma, ascending d); m = max; e[p] = Exp(score[p] - m); l = Σ e in 16
-// lane sums (lane p % 16, ascending p), the lanes added pairwise (i, i+8), (i, i+4), (i, i+2), (i,
-// i+1); o[d] = Σ e[p] v[p][d] (fma, ascending p). Splits merge in ascending order: m' = max(m,
-// m_s), a = Exp(m - m'), b = Exp(m_s - m'), l = l a + l_s b, o = o a + o_s b (each operation
+// Arithmetic, the same for every ISA (but see below) and independent of batch, chunk and threads:
+// the positions that a query sees are cut at absolute multiples of kAttentionSplit. Within a split:
+// score[p] = scale * Σ_d q[d] k[p][d] (fma, ascending d); m = max; e[p] = Exp(score[p] - m); l = Σ
+// e in 16 lane sums (lane p % 16, ascending p), the lanes added pairwise (i, i+8), (i, i+4), (i,
+// i+2), (i, i+1); o[d] = Σ e[p] v[p][d] (fma, ascending p). Splits merge in ascending order: m' =
+// max(m, m_s), a = Exp(m - m'), b = Exp(m_s - m'), l = l a + l_s b, o = o a + o_s b (each operation
 // rounded); the first split is taken as it is; at the end o / l. Milakov and Gimelshein 2018 for
 // the rescaling; fixed splits are ours, for determinism.
+//
+// Where keys and values are kBF16 and the ISA multiplies pairs of bfloat16 (AttendsBf16), a split
+// is instead: scores to base 2, of q'[d] = bf16(q[d] (scale log2 e)), with two products an
+// operation in the order d + 1, d for even d; e[p] = bf16(2^(score[p] - max)), by the polynomial
+// kAttendExp2 of the fraction above the next lower integer; l in 16 lane sums (lane p / 2 % 16,
+// with p + 1 before p for even p); o[d] in the same order of positions, in which what a query does
+// not see counts as a value of 0 with a weight of 0; at the end m = max ln 2. Numbers below the
+// normal ones are taken as zero, and sums become zero, as vdpbf16ps does. Splits merge as above.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +31,13 @@
 namespace halfmoon::kernels {
 
 inline constexpr int kAttentionSplit = 256;
+
+// Of the arithmetic on kBF16.
+inline constexpr float kAttendLog2e = 0x1.715476p+0f;
+inline constexpr float kAttendLn2 = 0x1.62e430p-1f;
+/// 2^f for f in [0, 1] as a polynomial, ascending, whose largest relative error is least.
+inline constexpr float kAttendExp2[4] = {0x1.fff632p-1f, 0x1.64444cp-1f, 0x1.cefc4cp-3f,
+                                         0x1.3f96a4p-4f};
 
 struct AttentionShape {
   int num_heads = 0;       ///< N
@@ -65,6 +80,9 @@ void WriteLatentKv(const Stream& stream, const KvLayout& layout, int layer,
 void Attention(const Stream& stream, const KvLayout& layout, int layer, const AttentionShape& shape,
                std::span<const AttentionSequence> sequences, const Rows& q, const Rows& out,
                std::span<float> scratch, const KeySelection* selection = nullptr);
+
+/// True where Attention on pages of that layout multiplies pairs of bfloat16.
+bool AttendsBf16(Isa isa, const KvLayout& layout);
 
 /// Scratch that Attention needs for any batch of at most max_rows rows with contexts of at most
 /// max_context tokens on num_threads threads.

@@ -37,6 +37,7 @@ struct AttentionProblem {
   int64_t out_stride;
   const KeySelection* selection = nullptr;
   int64_t item_rows = kItemRows;
+  bool bf16 = false;  ///< AttendsBf16
 
   bool latent() const { return layout.kind == KvKind::kLatent; }
   /// Query heads that an item computes together: those of a KV head, or, where all share one
@@ -61,11 +62,13 @@ struct AttentionProblem {
     return latent() || (shape.head_dim % kKvLane == 0 &&
                         (layout.k_type != KvType::kF32 || layout.v_type != KvType::kF32));
   }
-  /// True where an item of so many queries reads splits from a staged copy in float32. The bits are
-  /// the same.
+  /// True where an item of so many queries reads splits from a staged copy. The bits are the same.
   bool stages(int64_t num_queries) const {
-    return can_stage() && (latent() || num_queries * group() >= kStageRows);
+    if (latent()) return true;
+    // Pairs of bfloat16 are operands as they lie.
+    return can_stage() && !bf16 && num_queries * group() >= kStageRows;
   }
+  KvType staged_type() const { return bf16 ? KvType::kBF16 : KvType::kF32; }
   /// Floats of a thread's staged split.
   int64_t stage_floats() const {
     return can_stage() ? kAttentionSplit * (shape.head_dim + staged_values()) : 0;

@@ -131,6 +131,7 @@ class Fixture {
     return out;
   }
 
+  const KvLayout& layout() const { return layout_; }
   std::vector<std::vector<float>>& k() { return k_; }
   std::vector<std::vector<float>>& v() { return v_; }
 
@@ -152,6 +153,7 @@ const std::vector<Case>& Cases() {
   constexpr KvType f32 = KvType::kF32;
   constexpr KvType f16 = KvType::kF16;
   constexpr KvType q8 = KvType::kQ8_0;
+  constexpr KvType b16 = KvType::kBF16;
   static const std::vector<Case> cases = {
       {4, 2, 32, 16, f16, f16, 0},   {4, 2, 32, 16, f32, f32, 0},   {9, 3, 64, 32, f16, f16, 0},
       {8, 1, 128, 64, f16, f16, 0},  {2, 2, 16, 16, f32, f32, 0},   {5, 1, 80, 32, f16, f16, 0},
@@ -160,6 +162,10 @@ const std::vector<Case>& Cases() {
       {4, 2, 32, 16, f16, f16, 300}, {4, 2, 32, 16, q8, q8, 0},     {8, 1, 128, 64, q8, q8, 0},
       {5, 1, 80, 32, q8, q8, 0},     {3, 1, 40, 16, q8, q8, 0},     {16, 1, 16, 16, q8, f16, 0},
       {8, 2, 64, 32, f16, q8, 100},  {3, 1, 7, 16, q8, f32, 0},     {2, 2, 96, 16, f32, q8, 0},
+      {4, 2, 32, 16, b16, b16, 0},   {8, 1, 128, 64, b16, b16, 0},  {5, 1, 80, 32, b16, b16, 0},
+      {3, 3, 24, 16, b16, b16, 0},   {3, 1, 7, 16, b16, b16, 0},    {4, 4, 16, 16, b16, b16, 20},
+      {6, 2, 32, 32, b16, b16, 1},   {4, 1, 64, 64, b16, b16, 101}, {4, 2, 32, 16, b16, b16, 300},
+      {2, 2, 96, 16, b16, q8, 0},    {8, 2, 64, 32, f16, b16, 100}, {4, 4, 48, 16, b16, f32, 7},
   };
   return cases;
 }
@@ -186,6 +192,8 @@ TEST(Attention, EveryIsa_AgainstGeneric_SameBits) {
     const std::vector<int> counts = {39, 1, 37};
     const auto expected = fixture.Attend(Isa::kGeneric, 1, starts, counts);
     for (const Isa isa : AvailableIsas()) {
+      // Pairs of bfloat16 have sums of their own (attention_bf16_test.cc).
+      if (AttendsBf16(isa, fixture.layout())) continue;
       const auto actual = fixture.Attend(isa, 1, starts, counts);
       for (size_t i = 0; i < 3; ++i)
         EXPECT_TRUE(SameBits(expected[i], actual[i])) << IsaName(isa) << " " << c;
@@ -222,21 +230,58 @@ TEST(Attention, ChunksBatchesAndThreads_SameBits) {
   }
 }
 
+/// Rows of four heads of 32 before and after keys and values of position `at` became infinite.
+struct Faulty {
+  static constexpr size_t kRow = 4 * 32;
+  std::vector<float> before, after;
+
+  Faulty(const Case& c, Isa isa, size_t at) {
+    Fixture fixture(c, {40});
+    before = fixture.Attend(isa, 1, {0}, {40})[0];
+    const size_t kv_row = static_cast<size_t>(c.kv_heads * c.head_dim);
+    std::fill_n(fixture.k()[0].data() + at * kv_row, kv_row, kInfinity);
+    std::fill_n(fixture.v()[0].data() + at * kv_row, kv_row, kInfinity);
+    after = fixture.Attend(isa, 1, {0}, {40})[0];
+  }
+
+  ::testing::AssertionResult SameRows(size_t first, size_t end) const {
+    return SameBits(std::span(before).subspan(first * kRow, (end - first) * kRow),
+                    std::span(after).subspan(first * kRow, (end - first) * kRow));
+  }
+
+ private:
+  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
+};
+
 TEST(Attention, LaterTokens_NeverReachEarlierOnes) {
   for (const Isa isa : AvailableIsas()) {
-    const Case c;
-    Fixture fixture(c, {40});
-    const auto before = fixture.Attend(isa, 1, {0}, {40});
-    // Infinite keys and values at position 20 show from there on, and only there.
-    for (size_t j = 0; j < 64; ++j) {
-      fixture.k()[0][20 * 64 + j] = std::numeric_limits<float>::infinity();
-      fixture.v()[0][20 * 64 + j] = std::numeric_limits<float>::infinity();
+    for (const KvType type : {KvType::kF16, KvType::kBF16}) {
+      for (const int kv_heads : {1, 2, 4}) {
+        for (const size_t at : {20, 21}) {
+          const Faulty rows({4, kv_heads, 32, 16, type, type}, isa, at);
+          EXPECT_TRUE(rows.SameRows(0, at)) << IsaName(isa) << " " << KvTypeName(type);
+          for (size_t i = at * Faulty::kRow; i < rows.after.size(); ++i) {
+            EXPECT_FALSE(std::isfinite(rows.after[i])) << i;
+          }
+        }
+      }
     }
-    const auto after = fixture.Attend(isa, 1, {0}, {40});
-    const size_t row = 4 * 32;
-    EXPECT_TRUE(SameBits(std::span(before[0]).first(20 * row), std::span(after[0]).first(20 * row)))
-        << IsaName(isa);
-    for (size_t i = 20 * row; i < 40 * row; ++i) EXPECT_FALSE(std::isfinite(after[0][i])) << i;
+  }
+}
+
+TEST(Attention, TokensBeforeTheWindow_NeverReachLaterOnes) {
+  constexpr size_t kWindow = 5;
+  for (const Isa isa : AvailableIsas()) {
+    for (const KvType type : {KvType::kF16, KvType::kBF16}) {
+      for (const int kv_heads : {1, 2, 4}) {
+        for (const size_t at : {14, 15, 16, 17}) {
+          const Faulty rows({4, kv_heads, 32, 16, type, type, kWindow}, isa, at);
+          EXPECT_TRUE(rows.SameRows(0, at)) << IsaName(isa) << " " << KvTypeName(type);
+          EXPECT_TRUE(rows.SameRows(at + kWindow, 40)) << IsaName(isa) << " " << KvTypeName(type);
+          EXPECT_FALSE(std::isfinite(rows.after[(at + kWindow - 1) * Faulty::kRow]));
+        }
+      }
+    }
   }
 }
 

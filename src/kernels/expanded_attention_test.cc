@@ -39,7 +39,9 @@ std::vector<Case> Cases() {
           {Shape(3, 136, 32, 16, 20), KvType::kF32, tensor::DType::kF32},
           {Shape(1, 20, 5, 4, 7), KvType::kF16, tensor::DType::kF16},
           {Shape(2, 512, 128, 64, 128), KvType::kF16, tensor::DType::kQ8_0},
-          {Shape(4, 48, 24, 16, 24), KvType::kQ8_0, tensor::DType::kF32}};
+          {Shape(4, 48, 24, 16, 24), KvType::kQ8_0, tensor::DType::kF32},
+          {Shape(2, 64, 32, 16, 32), KvType::kBF16, tensor::DType::kBF16},
+          {Shape(1, 20, 5, 4, 7), KvType::kBF16, tensor::DType::kF32}};
 }
 
 constexpr int kBlock = 16;

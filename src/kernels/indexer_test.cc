@@ -108,7 +108,7 @@ class Fixture {
 };
 
 TEST(ChooseKeys, Scores_AgainstDoubleOracle_AndEveryIsaSameBits) {
-  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8_0}) {
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kQ8_0, KvType::kBF16}) {
     for (const int heads : {12, 3, 8}) {
       Fixture fixture(heads, heads == 8 ? 48 : 24, 10, type, 90);
       const Fixture::Choice expected = fixture.Choose(Isa::kGeneric, 1, 0, 90, true);

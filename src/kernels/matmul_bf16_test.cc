@@ -18,13 +18,6 @@ std::vector<Isa> IsasWithBf16() {
   return isas;
 }
 
-/// Numbers below the normal ones as zero of their sign.
-float Flush(float value) {
-  return std::abs(value) < std::numeric_limits<float>::min() ? std::copysign(0.0f, value) : value;
-}
-
-uint16_t Rounded(float value) { return tensor::F32ToBF16(Flush(value)); }
-
 /// The rows of x, k wide, as RoundRows gives them.
 struct TestBf16 {
   std::vector<uint16_t> values;
@@ -77,18 +70,14 @@ std::vector<float> Model(const TestMatrix& w, const std::vector<float>& x) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t n = 0; n < w.rows; ++n) {
       float acc = 0.0f;
-      const auto add = [&](int64_t k) {
-        float a = 0.0f;
-        float b = 0.0f;
-        if (k < w.cols) {
-          a = tensor::BF16ToF32(Rounded(x[static_cast<size_t>(i * w.cols + k)]));
-          b = Flush(w.decoded[static_cast<size_t>(n * w.cols + k)]);
-        }
-        acc = Flush(std::fma(a, b, acc));
-      };
       for (int64_t k = 0; k < w.cols; k += 2) {
-        add(k + 1);
-        add(k);
+        float a[2] = {};
+        float b[2] = {};
+        for (int64_t j = 0; j < std::min<int64_t>(2, w.cols - k); ++j) {
+          a[j] = RoundedToBf16(x[static_cast<size_t>(i * w.cols + k + j)]);
+          b[j] = w.decoded[static_cast<size_t>(n * w.cols + k + j)];
+        }
+        acc = AddPair(acc, a, b);
       }
       y.push_back(acc);
     }
@@ -211,7 +200,7 @@ TEST(RoundRows, AnyValue_NearestBfloat16) {
       for (int64_t i = 0; i < rows; ++i) {
         const uint16_t* row = out.rows.x + i * out.rows.stride;
         for (int64_t j = 0; j < k; ++j) {
-          EXPECT_EQ(row[j], Rounded(x[static_cast<size_t>(i * k + j)]))
+          EXPECT_EQ(tensor::BF16ToF32(row[j]), RoundedToBf16(x[static_cast<size_t>(i * k + j)]))
               << k << " " << i << " " << j;
         }
         EXPECT_EQ(row[k], k % 2 == 1 ? 0 : 0x7FC0) << k;

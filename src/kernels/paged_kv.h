@@ -15,9 +15,10 @@ enum class KvType : uint8_t {
   kF32,
   kF16,
   kQ8_0,  ///< int8 under a float16 scale for each kKvGroup values
+  kBF16,
 };
 
-/// As llama.cpp spells it: "f32", "f16", "q8_0".
+/// As llama.cpp spells it: "f32", "f16", "q8_0", "bf16".
 constexpr std::string_view KvTypeName(KvType type) {
   switch (type) {
     case KvType::kF32:
@@ -26,6 +27,8 @@ constexpr std::string_view KvTypeName(KvType type) {
       return "f16";
     case KvType::kQ8_0:
       return "q8_0";
+    case KvType::kBF16:
+      return "bf16";
   }
   return "";
 }
@@ -41,7 +44,8 @@ inline constexpr int kKvLane = 16;
 /// Values that share a scale in kQ8_0.
 inline constexpr int kKvGroup = 32;
 
-/// Bytes of `dim` values of one position: plain, or int8 and then the scales of their groups.
+/// Bytes of `dim` values of one position: plain, or int8 and then the scales of their groups; kBF16
+/// in whole pairs.
 constexpr size_t KvRowBytes(KvType type, int dim) {
   const auto values = static_cast<size_t>(dim);
   switch (type) {
@@ -51,17 +55,20 @@ constexpr size_t KvRowBytes(KvType type, int dim) {
       return 2 * values;
     case KvType::kQ8_0:
       return values + 2 * ((values + kKvGroup - 1) / kKvGroup);
+    case KvType::kBF16:
+      return 2 * (values + values % 2);
   }
   return 0;
 }
 
 /// Page layout. A page is layers side by side. A row is the values of one position, in kQ8_0 its
 /// scales behind them. A run is 16 positions side by side, so that a score needs no horizontal sum:
-/// [dim][16], in kQ8_0 scales [ceil(dim / kKvGroup)][16] and then values [dim][16]; it takes as
-/// many bytes as 16 rows.
+/// [dim][16], in kQ8_0 scales [ceil(dim / kKvGroup)][16] and then values [dim][16], in kBF16 pairs
+/// of values [ceil(dim / 2)][16][2]; it takes as many bytes as 16 rows.
 ///
 /// kHeads: a layer is K of every KV head, then V of every KV head. K of a head is runs; V of a head
-/// is rows.
+/// is rows, in kBF16 rows of two positions, value by value: [block_size / 2][dim][2]. So both are
+/// what an instruction takes that multiplies pairs and adds them.
 ///
 /// kLatent: num_kv_heads is 1 and k_type is v_type; a layer is rows of head_dim values, c latent
 /// values and then dr rotated key values, then index keys in runs of index_dim. Rows are whole so

@@ -75,6 +75,12 @@ struct AttendArgs {
   int32_t fetch_end = 0;  ///< positions [end, fetch_end) come next on this thread; 0: all is cached
   float* state = nullptr;
 };
+/// Keys wider than this, and values not of whole vectors, take the generic attend.
+inline constexpr int kAttendMaxHeadDim = 640;
+/// True where an ISA with `attend_bf16` multiplies keys and values in kBF16 as they are.
+constexpr bool AttendsPairs(int head_dim, int value_dim) {
+  return head_dim % 2 == 0 && head_dim <= kAttendMaxHeadDim && value_dim % 16 == 0;
+}
 using AttendFn = void (*)(const AttendArgs& args);
 
 /// Floats from one state row to the next: D rounded up to 16, then m, l and padding.
@@ -131,10 +137,12 @@ struct StageHeadsArgs {
   float* values = nullptr;
 };
 
-/// Latent rows of up to kAttentionSplit positions as K and V of one KV head in float32, which is
-/// what attend reads: columns from key_begin on as keys [ceil(count / 16)][key_stride][16], of
-/// which the first head_dim - key_begin of a run are written, and values [count][value_stride],
-/// zero beyond value_dim.
+/// Latent rows of up to kAttentionSplit positions as K and V of one KV head, which is what attend
+/// reads: columns from key_begin on as keys [ceil(count / 16)][key_stride][16], of which the first
+/// head_dim - key_begin of a run are written, and values [count][value_stride], zero beyond
+/// value_dim. In float32, or, if `to` is kBF16, rounded to bfloat16 with a pair in place of each
+/// float: keys [ceil(count / 16)][key_stride / 2][16][2], values [ceil(count /
+/// 2)][value_stride][2], where the second of the last pair holds anything.
 struct StageLatentArgs {
   const std::byte* pages = nullptr;  ///< KV bytes of page 0
   size_t page_bytes = 0;
@@ -148,6 +156,8 @@ struct StageLatentArgs {
   int32_t key_begin = 0;  ///< a multiple of 16, or the plain kernel runs
   int32_t key_stride = 0;
   KvType type = KvType::kF16;
+  /// kBF16: of ISAs with attend_bf16, from kBF16 or kF32; all columns in multiples of 16.
+  KvType to = KvType::kF32;
   const int32_t* positions = nullptr;  ///< null: first, first + 1, ..
   int32_t first = 0;
   int32_t count = 0;
@@ -190,6 +200,9 @@ struct KernelTable {
   void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*scaled_add)(float* x, const float* y, float weight, int64_t n);  ///< x = fma(weight, y, x)
   AttendFn attend;
+  /// attend rounds queries and weights of values to bfloat16 where both types are kBF16 and the
+  /// shape allows it (AttendsPairs): a copy of those pages in float32 would not give the same bits.
+  bool attend_bf16;
   /// attention.h: to[i] merged with from[i], for `rows` state rows.
   void (*merge_states)(int64_t value_dim, int64_t rows, const float* from, float* to);
   void (*store_state)(int64_t value_dim, const float* state, float* out);  ///< out = o / l

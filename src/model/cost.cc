@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/attention.h"
 #include "model/workspace.h"
 
 namespace halfmoon::model {
@@ -68,14 +69,15 @@ double KeysSeen(int64_t first, int64_t last, int64_t limit) {
 }  // namespace
 
 AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLayout& layout,
-                              int64_t depth, int64_t tokens) {
+                              kernels::Isa isa, int64_t depth, int64_t tokens) {
   const AttentionDescription& attention = model.attention;
   const double heads = attention.num_heads;
   AttentionCost cost;
+  double& flops = kernels::AttendsBf16(isa, layout) ? cost.bf16_flops : cost.f32_flops;
   for (const LayerDescription& layer : model.layers) {
     if (attention.kind == AttentionKind::kGqa) {
       const double keys = KeysSeen(depth + 1, depth + tokens, layer.sliding_window);
-      cost.f32_flops += keys * heads * 4.0 * attention.head_dim;
+      flops += keys * heads * 4.0 * attention.head_dim;
       cost.kv_bytes += keys * layout.num_kv_heads *
                        static_cast<double>(layout.k_row_bytes() + layout.v_row_bytes());
       continue;
@@ -83,7 +85,7 @@ AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLa
     const IndexerDescription& indexer = attention.indexer;
     const double keys = KeysSeen(depth + 1, depth + tokens, indexer.top_k);
     const double width = 2.0 * attention.mla.latent_dim + attention.mla.rope_dim;
-    cost.f32_flops += keys * heads * 2.0 * width;
+    flops += keys * heads * 2.0 * width;
     cost.kv_bytes += keys * static_cast<double>(layout.k_row_bytes());
     if (indexer.num_heads == 0) continue;
     // A token that sees no more keys than it may choose scores none.

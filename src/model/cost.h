@@ -19,6 +19,6 @@ double WeightBytesPerStep(const ModelDescription& model, const ModelWeights& wei
 
 /// See Model::AttentionCostOf.
 AttentionCost AttentionCostOf(const ModelDescription& model, const kernels::KvLayout& layout,
-                              int64_t depth, int64_t tokens);
+                              kernels::Isa isa, int64_t depth, int64_t tokens);
 
 }  // namespace halfmoon::model

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 
+#include "kernels/isa.h"
+#include "kernels/matmul.h"
+
 namespace halfmoon::model {
 namespace {
 
@@ -42,7 +45,8 @@ void ExpectSums(const ModelDescription& model, const kernels::KvLayout& layout) 
   for (const int64_t depth : {0, 5, 7, 8, 9, 100}) {
     for (const int64_t tokens : {1, 2, 3, 40}) {
       const AttentionCost want = OneByOne(model, layout, depth, tokens);
-      const AttentionCost got = AttentionCostOf(model, layout, depth, tokens);
+      const AttentionCost got =
+          AttentionCostOf(model, layout, kernels::Isa::kGeneric, depth, tokens);
       EXPECT_DOUBLE_EQ(got.f32_flops, want.f32_flops) << depth << " " << tokens;
       EXPECT_DOUBLE_EQ(got.kv_bytes, want.kv_bytes) << depth << " " << tokens;
     }
@@ -64,7 +68,7 @@ TEST(AttentionCost, Heads_WindowsLimitWhatIsSeen) {
                                  .v_type = kernels::KvType::kF16};
   ExpectSums(model, layout);
   // By hand: two layers, 6 heads of 32, 101 and 8 keys; 34 + 64 bytes a key and KV head.
-  const AttentionCost one = AttentionCostOf(model, layout, 100, 1);
+  const AttentionCost one = AttentionCostOf(model, layout, kernels::Isa::kGeneric, 100, 1);
   EXPECT_DOUBLE_EQ(one.f32_flops, 4.0 * 6 * 32 * (101 + 8));
   EXPECT_DOUBLE_EQ(one.kv_bytes, 2.0 * (34 + 64) * (101 + 8));
 }
@@ -86,6 +90,29 @@ TEST(AttentionCost, Latents_DenseAndSparse) {
   model.attention.indexer = {.num_heads = 4, .head_dim = 32, .top_k = 8};
   layout.index_dim = 32;
   ExpectSums(model, layout);
+}
+
+TEST(AttentionCost, Bf16_CountsWhereTheKernelMultipliesIt) {
+  ModelDescription model;
+  model.attention.kind = AttentionKind::kGqa;
+  model.attention.num_heads = 6;
+  model.attention.num_kv_heads = 2;
+  model.attention.head_dim = 32;
+  model.layers = {{}};
+  kernels::KvLayout layout{.num_layers = 1,
+                           .num_kv_heads = 2,
+                           .head_dim = 32,
+                           .block_size = 16,
+                           .k_type = kernels::KvType::kBF16,
+                           .v_type = kernels::KvType::kBF16};
+  for (const kernels::Isa isa : kernels::AvailableIsas()) {
+    const bool bf16 = kernels::MultipliesBf16(isa);
+    const AttentionCost both = AttentionCostOf(model, layout, isa, 9, 1);
+    EXPECT_DOUBLE_EQ(both.bf16_flops, bf16 ? 4.0 * 6 * 32 * 10 : 0.0) << kernels::IsaName(isa);
+    EXPECT_DOUBLE_EQ(both.f32_flops, bf16 ? 0.0 : 4.0 * 6 * 32 * 10) << kernels::IsaName(isa);
+  }
+  layout.v_type = kernels::KvType::kF16;
+  EXPECT_DOUBLE_EQ(AttentionCostOf(model, layout, kernels::BestIsa(), 9, 1).bf16_flops, 0.0);
 }
 
 }  // namespace

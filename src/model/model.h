@@ -147,8 +147,9 @@ struct MtpChunk {
 
 /// What attention to cached positions costs in the absorbed form, all layers, besides the matrices.
 struct AttentionCost {
-  double f32_flops = 0.0;  ///< multiplies and adds; scores of an indexer included
-  double kv_bytes = 0.0;   ///< read where each token reads the cache for itself
+  double f32_flops = 0.0;   ///< multiplies and adds; scores of an indexer included
+  double bf16_flops = 0.0;  ///< those of pairs of bfloat16
+  double kv_bytes = 0.0;    ///< read where each token reads the cache for itself
 };
 
 /// What one token costs in matrix products, attention and norms aside.

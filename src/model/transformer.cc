@@ -341,7 +341,8 @@ double Model::WeightBytesPerStep(int tokens) const {
   return model::WeightBytesPerStep(impl_->description, impl_->weights, impl_->on_disk(), tokens);
 }
 AttentionCost Model::AttentionCostOf(int64_t depth, int64_t tokens) const {
-  return model::AttentionCostOf(impl_->description, impl_->layout, depth, tokens);
+  return model::AttentionCostOf(impl_->description, impl_->layout, impl_->stream.isa(), depth,
+                                tokens);
 }
 
 std::string Model::fingerprint() const {

@@ -181,7 +181,7 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 /// One of each way to cache: heads, heads with norms over all of them, latents, latents with index
 /// keys.
-constexpr std::string_view kCachedInInt8[] = {"qwen3_moe", "minimax_m2", "deepseek_v3",
+constexpr std::string_view kCachedNarrow[] = {"qwen3_moe", "minimax_m2", "deepseek_v3",
                                               "deepseek_v32"};
 
 /// What is slow runs one variant of each family, the rest all.
@@ -201,8 +201,10 @@ std::vector<Case> Cases() {
       if (kernels::MultipliesBf16(isa)) {
         cases.emplace_back(name, isa, Precision::kStored, std::nullopt);
       }
-      if (first && std::ranges::find(kCachedInInt8, family) != std::end(kCachedInInt8)) {
-        cases.emplace_back(name, isa, Precision::kQ4_1, kernels::KvType::kQ8_0);
+      if (first && std::ranges::find(kCachedNarrow, family) != std::end(kCachedNarrow)) {
+        for (const auto type : {kernels::KvType::kQ8_0, kernels::KvType::kBF16}) {
+          cases.emplace_back(name, isa, Precision::kQ4_1, type);
+        }
       }
     }
   }

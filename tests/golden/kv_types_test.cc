@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a narrower KV cache costs: logits with KV in f16 and q8_0 against KV in float32, everything
-// else in float32. Prints the rows of the table in docs/performance.md.
+// What a narrower KV cache costs: logits with KV in f16, bf16 and q8_0 against KV in float32,
+// everything else in float32. Prints the rows of the table in docs/performance.md.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -70,15 +70,21 @@ TEST_P(KvTypes, Logits_CloseToFloat32Kv) {
   int64_t vocab = 0;
   const std::vector<float> want = PromptLogits(variant, kernels::KvType::kF32, &vocab);
   const Difference f16 = Compare(want, PromptLogits(variant, kernels::KvType::kF16, &vocab), vocab);
+  const Difference bf16 =
+      Compare(want, PromptLogits(variant, kernels::KvType::kBF16, &vocab), vocab);
   const Difference q8 = Compare(want, PromptLogits(variant, kernels::KvType::kQ8_0, &vocab), vocab);
-  std::printf("| %s | %.1e | %.1e | %d | %.1e | %.1e | %d | %d |\n", GetParam().c_str(),
-              f16.max_error, f16.median_error, f16.changed, q8.max_error, q8.median_error,
-              q8.changed, q8.positions);
+  std::printf("| %s |", GetParam().c_str());
+  for (const Difference& type : {f16, bf16, q8}) {
+    std::printf(" %.1e | %.1e | %d |", type.max_error, type.median_error, type.changed);
+  }
+  std::printf(" %d |\n", q8.positions);
   // Of the median, because rounding may turn a choice between experts or keys that is all but a
   // tie, and with random weights one other expert changes a position's logits altogether.
   EXPECT_GT(f16.max_error, 0.0);
   EXPECT_GT(q8.median_error, f16.median_error);
+  EXPECT_GT(bf16.median_error, f16.median_error);
   EXPECT_LT(f16.median_error, 2e-3);
+  EXPECT_LT(bf16.median_error, 3e-2);
   EXPECT_LT(q8.median_error, 3e-2);
 }
 
@@ -92,15 +98,17 @@ TEST(KvTypesOfModel, Fingerprint_TellsTypesOfKeysAndValuesApart) {
   ThreadPool pool(1);
   const auto checkpoint = OpenVariant(Variant(FirstOf("qwen3_moe")));
   std::set<std::string> fingerprints;
-  for (const auto k : {kernels::KvType::kF16, kernels::KvType::kQ8_0}) {
-    for (const auto v : {kernels::KvType::kF16, kernels::KvType::kQ8_0}) {
+  constexpr kernels::KvType kTypes[] = {kernels::KvType::kF16, kernels::KvType::kQ8_0,
+                                        kernels::KvType::kBF16};
+  for (const auto k : kTypes) {
+    for (const auto v : kTypes) {
       const auto model =
           model::Model::Load(checkpoint, &pool, {.k_type = k, .v_type = v, .max_context = 64});
       ASSERT_TRUE(model.ok()) << model.error().message();
       fingerprints.insert((*model)->fingerprint());
     }
   }
-  EXPECT_EQ(fingerprints.size(), 4u);
+  EXPECT_EQ(fingerprints.size(), 9u);
 }
 
 TEST(KvTypesOfModel, LatentAttention_RefusesDifferentTypesOfKeysAndValues) {

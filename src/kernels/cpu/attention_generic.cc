@@ -38,10 +38,11 @@ void AttendRow(const AttendArgs& args, const float* q, int32_t begin, int32_t en
   for (int32_t p = begin; p < end; ++p) {
     const float e = Exp(scores[p - begin] - max);
     lanes[p % 16] += e;
-    const std::byte* row = PageOf(args, p) + args.v_offset +
-                           static_cast<size_t>(p % args.block_size) * args.v_row_bytes;
+    const std::byte* rows = PageOf(args, p) + args.v_offset;
+    const auto slot = static_cast<size_t>(p % args.block_size);
     for (int d = 0; d < v_count; ++d) {
-      state[d] = std::fma(e, LoadRow(args.v_type, row, v_count, d), state[d]);
+      const float v = LoadValue(args.v_type, rows, args.v_row_bytes, slot, v_count, d);
+      state[d] = std::fma(e, v, state[d]);
     }
   }
   for (int half = 8; half > 0; half /= 2) {
@@ -74,8 +75,8 @@ void StoreKv(const StoreKvArgs& args) {
     const size_t first = static_cast<size_t>(head) * slots;
     StoreRun(args.k_type, args.new_k + int64_t{head} * args.head_dim, args.head_dim,
              args.k + (first + slot / kKvLane * kKvLane) * args.k_row_bytes, args.slot % kKvLane);
-    StoreRow(args.v_type, args.new_v + int64_t{head} * args.head_dim, args.head_dim,
-             args.v + (first + slot) * args.v_row_bytes);
+    StoreValue(args.v_type, args.new_v + int64_t{head} * args.head_dim, args.head_dim,
+               args.v + first * args.v_row_bytes, args.v_row_bytes, slot);
   }
 }
 
@@ -86,12 +87,12 @@ void StageHeads(const StageHeadsArgs& args) {
     const auto slot = static_cast<size_t>(p % args.block_size);
     const std::byte* bytes = args.pages + page * args.page_bytes;
     const std::byte* run = bytes + args.k_offset + slot / kKvLane * kKvLane * args.k_row_bytes;
-    const std::byte* row = bytes + args.v_offset + slot * args.v_row_bytes;
+    const std::byte* rows = bytes + args.v_offset;
     float* keys = args.keys + int64_t{i / kKvLane} * args.head_dim * kKvLane + i % kKvLane;
     float* values = args.values + int64_t{i} * args.head_dim;
     for (int32_t d = 0; d < args.head_dim; ++d) {
       keys[int64_t{d} * kKvLane] = LoadRun(args.k_type, run, args.head_dim, d, p % kKvLane);
-      values[d] = LoadRow(args.v_type, row, args.head_dim, d);
+      values[d] = LoadValue(args.v_type, rows, args.v_row_bytes, slot, args.head_dim, d);
     }
   }
 }

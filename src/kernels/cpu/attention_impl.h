@@ -15,19 +15,19 @@
 
 namespace halfmoon::kernels::impl {
 
-/// Keys wider than this, and values not of whole vectors, take the generic kernel.
-inline constexpr int kAttendMaxHeadDim = 640;
 /// Positions of V that are walked for all output vectors before moving on: stays in L1.
 inline constexpr int32_t kAttendValueRun = 64;
 
-/// A block of R rows: their queries interleaved, and the positions that each sees in this split.
+/// A block of R rows: their queries, and the positions that each sees in this split.
 template <int R>
 struct AttendBlock {
-  alignas(64) float q[kAttendMaxHeadDim * R];     // [D][R]
+  alignas(64) float q[R * kAttendMaxHeadDim];
   alignas(64) float scores[R * kAttentionSplit];  // [R][positions], later Exp of them
   int32_t begin[R];
   int32_t end[R];
   float* state[R];
+  int32_t any_begin, any_end;  // what some row sees
+  int32_t all_begin, all_end;  // what every row sees
 };
 
 /// The page that holds position p.
@@ -49,9 +49,28 @@ inline const std::byte* ValuesAt(const AttendArgs& args, int32_t p) {
 
 /// Bytes that one value of 16 positions takes, without scales: the step of fetching ahead.
 template <KvType T>
-inline constexpr int64_t kFetchBytes = T == KvType::kF32   ? 64
-                                       : T == KvType::kF16 ? 32
-                                                           : 16;
+inline constexpr int64_t kFetchBytes = T == KvType::kF32    ? 64
+                                       : T == KvType::kQ8_0 ? 16
+                                                            : 32;
+
+/// Keeps scores of the run of position p, minus infinity where a row does not see one, and their
+/// maxima.
+template <typename V, int R>
+HALFMOON_INLINE inline void KeepScores(const typename V::F score[R], int32_t p, int32_t split,
+                                       AttendBlock<R>* block, typename V::F max[R]) {
+  Unroll<R>([&](int r) HALFMOON_INLINE {
+    typename V::F seen = score[r];
+    if (p < block->begin[r] || p + kKvLane > block->end[r]) {
+      const int32_t from = block->begin[r] - p;
+      const int32_t to = block->end[r] - p;
+      const int low = from < 0 ? 0 : from > kKvLane ? kKvLane : from;
+      const int high = to < low ? low : to > kKvLane ? kKvLane : to;
+      seen = V::SelectLanes(seen, -__builtin_inff(), low, high);
+    }
+    V::Store(block->scores + r * kAttentionSplit + (p - split), seen);
+    max[r] = V::Max(seen, max[r]);
+  });
+}
 
 /// Scores of all rows at positions [begin, end), and their maxima. With kFetch, the K of the next
 /// positions and the V of these are on their way into the cache meanwhile: the first block of rows
@@ -69,38 +88,31 @@ void AttendScores(const AttendArgs& args, int32_t begin, int32_t end, AttendBloc
     Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Zero(); });
     const std::byte* next_k = KeysAt(args, p + kKvLane < end ? p + kKvLane : p);
     const std::byte* this_v = ValuesAt(args, p);
-    const float* q = block->q;
     ForRun<V, T>(KeysAt(args, p), args.head_dim, [&](int32_t d, F k) HALFMOON_INLINE {
       if constexpr (kFetch) {
         PrefetchL1(next_k + d * kFetchBytes<T>);
         PrefetchL2(this_v + d * v_step);
       }
-      Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Fma(V::Set(q[r]), k, score[r]); });
-      q += R;
+      const float* q = block->q + d;
+      Unroll<R>([&](int r) HALFMOON_INLINE {
+        score[r] = V::Fma(V::Set(q[r * kAttendMaxHeadDim]), k, score[r]);
+      });
     });
-    Unroll<R>([&](int r) HALFMOON_INLINE {
-      F scaled = V::Mul(score[r], V::Set(args.scale));
-      if (p < block->begin[r] || p + kKvLane > block->end[r]) {
-        const int32_t from = block->begin[r] - p;
-        const int32_t to = block->end[r] - p;
-        const int low = from < 0 ? 0 : from > kKvLane ? kKvLane : from;
-        const int high = to < low ? low : to > kKvLane ? kKvLane : to;
-        scaled = V::SelectLanes(scaled, -__builtin_inff(), low, high);
-      }
-      V::Store(block->scores + r * kAttentionSplit + (p - split), scaled);
-      max[r] = V::Max(scaled, max[r]);
-    });
+    Unroll<R>([&](int r) HALFMOON_INLINE { score[r] = V::Mul(score[r], V::Set(args.scale)); });
+    KeepScores<V, R>(score, p, split, block, max);
   }
 }
 
-/// state rows [first, first + R) += Σ e[p] v[p] over p in [begin, end), ascending. With kFetch, the
-/// K of the next split is on its way into the cache meanwhile.
+/// state rows [first, first + R) += Σ e[p] v[p] over p in [begin, end), ascending; p counts rows of
+/// V::kRowPositions positions, as all of args does. With kFetch, the K of the next split is on its
+/// way into the cache meanwhile.
 template <typename V, KvType T, int R, bool kFetch>
 void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const float* scores,
                   float* const* state) {
   using F = typename V::F;
   constexpr int kChunks = V::kAttendChunks;
-  const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
+  constexpr int32_t kSplit = kAttentionSplit / V::kRowPositions;
+  const int32_t split = args.begin / kSplit * kSplit;
   const auto run = [&]<int kCount>(const std::byte* row, int32_t p, int32_t count, int d) {
     F o[R][kCount];
     Unroll<R>([&](int r) HALFMOON_INLINE {
@@ -108,7 +120,7 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
     });
     const float* e = scores + (p - split);
     // K of the next split in as many steps: a run has the bytes of 16 rows.
-    const int32_t next = p + kAttentionSplit;
+    const int32_t next = p + kSplit;
     const bool fetch = kFetch && next < args.fetch_end;
     const std::byte* next_k =
         PageAt(args, fetch ? next : p) + args.k_offset +
@@ -116,12 +128,14 @@ void AttendValues(const AttendArgs& args, int32_t begin, int32_t end, const floa
         static_cast<size_t>(d) * args.k_row_bytes / static_cast<size_t>(args.head_dim);
     for (int32_t i = 0; i < count; ++i, row += args.v_row_bytes, ++e) {
       if (fetch) {
-        PrefetchL2(next_k);
+        Unroll<V::kRowPositions>([&](int line) HALFMOON_INLINE { PrefetchL2(next_k + 64 * line); });
         next_k += args.k_row_bytes;
       }
       F v[kCount];
-      Unroll<kCount>(
-          [&](int c) HALFMOON_INLINE { v[c] = LoadRow<V, T>(row, args.value_dim, d + 16 * c); });
+      const bool second = T == KvType::kBF16 && (p + i) % 2 == 1;
+      Unroll<kCount>([&](int c) HALFMOON_INLINE {
+        v[c] = LoadValue<V, T>(row, args.v_row_bytes, args.value_dim, d + 16 * c, second);
+      });
       Unroll<R>([&](int r) HALFMOON_INLINE {
         const F weight = V::Set(e[r * kAttentionSplit]);
         Unroll<kCount>([&](int c) HALFMOON_INLINE { o[r][c] = V::Fma(weight, v[c], o[r][c]); });
@@ -161,42 +175,57 @@ void ValuesOfType(const AttendArgs& args, int32_t begin, int32_t end, const floa
   });
 }
 
+/// The query of a row.
+template <typename V>
+HALFMOON_INLINE inline const float* QueryOf(const AttendArgs& args, int32_t row) {
+  return args.q + row / args.group * args.q_stride + row % args.group * args.head_dim;
+}
+
+/// Rows [first_row, first_row + R): what they see, and empty states.
+template <typename V, int R>
+HALFMOON_INLINE inline void StartBlock(const AttendArgs& args, int32_t first_row,
+                                       AttendBlock<R>* block) {
+  const int value_dim = args.value_dim;
+  block->any_begin = args.end;
+  block->any_end = args.begin;
+  block->all_begin = args.begin;
+  block->all_end = args.end;
+  for (int r = 0; r < R; ++r) {
+    const int32_t position = args.position + (first_row + r) / args.group;
+    const int32_t oldest = args.window > 0 ? position + 1 - args.window : 0;
+    const int32_t begin = oldest > args.begin ? oldest : args.begin;
+    const int32_t end = position + 1 < args.end ? position + 1 : args.end;
+    float* state = args.state + (first_row + r) * AttendStateStride(value_dim);
+    if (begin < block->any_begin) block->any_begin = begin;
+    if (end > block->any_end) block->any_end = end;
+    if (begin > block->all_begin) block->all_begin = begin;
+    if (end < block->all_end) block->all_end = end;
+    for (int d = 0; d < value_dim; d += 16) V::Store(state + d, V::Zero());
+    state[AttendStateMax(value_dim)] = -__builtin_inff();
+    state[AttendStateSum(value_dim)] = 0.0f;
+    block->begin[r] = begin;
+    block->end[r] = end;
+    block->state[r] = state;
+  }
+}
+
 template <typename V, int R, bool kFetch>
 void AttendRows(const AttendArgs& args, int32_t first_row) {
   using F = typename V::F;
-  const int head_dim = args.head_dim;
   const int value_dim = args.value_dim;
   AttendBlock<R> block;
-  int32_t any_begin = args.end;
-  int32_t any_end = args.begin;
-  int32_t all_begin = args.begin;
-  int32_t all_end = args.end;
+  StartBlock<V>(args, first_row, &block);
   for (int r = 0; r < R; ++r) {
-    const int32_t query = (first_row + r) / args.group;
-    const int32_t position = args.position + query;
-    const float* q = args.q + query * args.q_stride + (first_row + r) % args.group * head_dim;
-    for (int d = 0; d < head_dim; ++d) block.q[d * R + r] = q[d];
-    const int32_t oldest = args.window > 0 ? position + 1 - args.window : 0;
-    block.begin[r] = oldest > args.begin ? oldest : args.begin;
-    block.end[r] = position + 1 < args.end ? position + 1 : args.end;
-    block.state[r] = args.state + (first_row + r) * AttendStateStride(value_dim);
-    if (block.begin[r] < any_begin) any_begin = block.begin[r];
-    if (block.end[r] > any_end) any_end = block.end[r];
-    if (block.begin[r] > all_begin) all_begin = block.begin[r];
-    if (block.end[r] < all_end) all_end = block.end[r];
-    for (int d = 0; d < value_dim; d += 16) V::Store(block.state[r] + d, V::Zero());
+    const float* q = QueryOf<V>(args, first_row + r);
+    for (int d = 0; d < args.head_dim; ++d) block.q[r * kAttendMaxHeadDim + d] = q[d];
   }
   F max[R];
-  ScoresOfType<V, R, kFetch>(args, any_begin, any_end, &block, max);
+  ScoresOfType<V, R, kFetch>(args, block.any_begin, block.any_end, &block, max);
   const int32_t split = args.begin / kAttentionSplit * kAttentionSplit;
   for (int r = 0; r < R; ++r) {
-    float* row_max = block.state[r] + AttendStateMax(value_dim);
-    float* row_sum = block.state[r] + AttendStateSum(value_dim);
-    *row_max = -__builtin_inff();
-    *row_sum = 0.0f;
     if (block.begin[r] >= block.end[r]) continue;
-    *row_max = V::MaxLanes(max[r]);
-    const F m = V::Set(*row_max);
+    const float row_max = V::MaxLanes(max[r]);
+    const F m = V::Set(row_max);
     F sum = V::Zero();
     for (int32_t p = block.begin[r] / kKvLane * kKvLane; p < block.end[r]; p += kKvLane) {
       float* scores = block.scores + r * kAttentionSplit + (p - split);
@@ -204,48 +233,56 @@ void AttendRows(const AttendArgs& args, int32_t first_row) {
       V::Store(scores, e);
       sum = V::Add(sum, e);
     }
-    *row_sum = V::SumLanes(sum);
+    block.state[r][AttendStateMax(value_dim)] = row_max;
+    block.state[r][AttendStateSum(value_dim)] = V::SumLanes(sum);
   }
   // Positions that only some rows see run row by row: values beyond a row's own positions must not
   // touch it, not even times zero.
-  const bool shared = all_begin < all_end;
+  const bool shared = block.all_begin < block.all_end;
   for (int r = 0; r < R; ++r) {
-    const int32_t end = shared ? all_begin : block.end[r];
+    const int32_t end = shared ? block.all_begin : block.end[r];
     ValuesOfType<V, 1, false>(args, block.begin[r], end, block.scores + r * kAttentionSplit,
                               block.state + r);
   }
   if (!shared) return;
-  ValuesOfType<V, R, kFetch>(args, all_begin, all_end, block.scores, block.state);
+  ValuesOfType<V, R, kFetch>(args, block.all_begin, block.all_end, block.scores, block.state);
   for (int r = 0; r < R; ++r) {
-    ValuesOfType<V, 1, false>(args, all_end, block.end[r], block.scores + r * kAttentionSplit,
+    ValuesOfType<V, 1, false>(args, block.all_end, block.end[r], block.scores + r * kAttentionSplit,
                               block.state + r);
   }
 }
 
-/// Rows [first, first + count), count at most R.
-template <typename V, int R>
-void AttendUpTo(const AttendArgs& args, int32_t first, int32_t count) {
+/// Calls op for rows [first, first + count), count at most R.
+template <typename V, int R, typename Op>
+void BlockUpTo(const AttendArgs& args, int32_t first, int32_t count, const Op& op) {
   if constexpr (R > 1) {
-    if (count < R) return AttendUpTo<V, R - 1>(args, first, count);
+    if (count < R) return BlockUpTo<V, R - 1>(args, first, count, op);
   }
   // Only the first block of rows waits for memory.
   if (first == 0 && args.fetch_end > 0) {
-    AttendRows<V, R, true>(args, first);
+    op.template operator()<R, true>(first);
   } else {
-    AttendRows<V, R, false>(args, first);
+    op.template operator()<R, false>(first);
+  }
+}
+
+/// Calls op.template operator()<R, kFetch>(first row) for blocks of R rows.
+template <typename V, typename Op>
+void ForBlocks(const AttendArgs& args, const Op& op) {
+  const int32_t rows = args.num_queries * args.group;
+  const int32_t blocks = (rows + V::kAttendRows - 1) / V::kAttendRows;
+  // Even blocks: 9 rows run as 5 and 4, not as 8 and 1.
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int32_t first = rows * b / blocks;
+    BlockUpTo<V, V::kAttendRows>(args, first, rows * (b + 1) / blocks - first, op);
   }
 }
 
 template <typename V>
 void Attend(const AttendArgs& args) {
   if (args.value_dim % 16 != 0 || args.head_dim > kAttendMaxHeadDim) return generic::Attend(args);
-  const int32_t rows = args.num_queries * args.group;
-  const int32_t blocks = (rows + V::kAttendRows - 1) / V::kAttendRows;
-  // Even blocks: 9 rows run as 5 and 4, not as 8 and 1.
-  for (int32_t b = 0; b < blocks; ++b) {
-    const int32_t first = rows * b / blocks;
-    AttendUpTo<V, V::kAttendRows>(args, first, rows * (b + 1) / blocks - first);
-  }
+  ForBlocks<V>(args,
+               [&]<int R, bool kFetch>(int32_t first) { AttendRows<V, R, kFetch>(args, first); });
 }
 
 template <typename V>

@@ -24,6 +24,11 @@ struct KvPlace {
   int64_t first_scale_byte = 0;
 };
 
+/// In rows of two positions (kBF16), `second` of them or not.
+inline KvPlace PlaceInPair(int32_t d, bool second) {
+  return {.value = int64_t{d} * 2 + (second ? 1 : 0)};
+}
+
 inline KvPlace PlaceInRow(KvType type, int32_t dim, int32_t d) {
   return {.value = d,
           .scale = d / kKvGroup,
@@ -32,6 +37,7 @@ inline KvPlace PlaceInRow(KvType type, int32_t dim, int32_t d) {
 }
 
 inline KvPlace PlaceInRun(KvType type, int32_t dim, int32_t d, int32_t lane) {
+  if (type == KvType::kBF16) return {.value = (int64_t{d / 2} * kKvLane + lane) * 2 + d % 2};
   const int64_t scales = (int64_t{dim} + kKvGroup - 1) / kKvGroup * kKvLane;
   return {.value = int64_t{d} * kKvLane + lane,
           .scale = int64_t{d / kKvGroup} * kKvLane + lane,
@@ -57,6 +63,11 @@ inline float LoadAt(KvType type, const std::byte* bytes, const KvPlace& at) {
     case KvType::kQ8_0:
       return static_cast<float>(static_cast<int8_t>(bytes[at.first_value_byte + at.value])) *
              LoadF16(bytes + at.first_scale_byte + at.scale * 2);
+    case KvType::kBF16: {
+      uint16_t bits;
+      std::memcpy(&bits, bytes + at.value * 2, sizeof(bits));
+      return tensor::BF16ToF32(bits);
+    }
   }
   return 0.0f;
 }
@@ -64,6 +75,19 @@ inline float LoadAt(KvType type, const std::byte* bytes, const KvPlace& at) {
 /// Value d of a row of `dim`.
 inline float LoadRow(KvType type, const std::byte* row, int32_t dim, int32_t d) {
   return LoadAt(type, row, PlaceInRow(type, dim, d));
+}
+
+/// Where the row of `slot` begins among rows of values of kHeads, in kBF16 that of the pair.
+inline size_t ValueRowOffset(KvType type, size_t slot, size_t row_bytes) {
+  return (type == KvType::kBF16 ? slot / 2 * 2 : slot) * row_bytes;
+}
+
+/// Value d of the value row of `slot`, rows of kHeads from `rows` on.
+inline float LoadValue(KvType type, const std::byte* rows, size_t row_bytes, size_t slot,
+                       int32_t dim, int32_t d) {
+  const std::byte* row = rows + ValueRowOffset(type, slot, row_bytes);
+  if (type == KvType::kBF16) return LoadAt(type, row, PlaceInPair(d, slot % 2 == 1));
+  return LoadRow(type, row, dim, d);
 }
 
 /// Value d of lane `lane` of a run of 16 positions.
@@ -118,6 +142,11 @@ void StoreValues(KvType type, const float* x, int32_t dim, std::byte* bytes, con
           bytes[at.first_value_byte + at.value] =
               static_cast<std::byte>(GroupValue(x[d], tensor::F16ToF32(scale)));
           break;
+        case KvType::kBF16: {
+          const uint16_t bits = tensor::F32ToBF16(x[d]);
+          std::memcpy(bytes + at.value * 2, &bits, sizeof(bits));
+          break;
+        }
       }
     }
   }
@@ -125,6 +154,14 @@ void StoreValues(KvType type, const float* x, int32_t dim, std::byte* bytes, con
 
 inline void StoreRow(KvType type, const float* x, int32_t dim, std::byte* row) {
   StoreValues(type, x, dim, row, [=](int32_t d) { return PlaceInRow(type, dim, d); });
+}
+
+/// The value row of `slot`, rows of kHeads from `rows` on.
+inline void StoreValue(KvType type, const float* x, int32_t dim, std::byte* rows, size_t row_bytes,
+                       size_t slot) {
+  std::byte* row = rows + ValueRowOffset(type, slot, row_bytes);
+  if (type != KvType::kBF16) return StoreRow(type, x, dim, row);
+  StoreValues(type, x, dim, row, [=](int32_t d) { return PlaceInPair(d, slot % 2 == 1); });
 }
 
 inline void StoreRun(KvType type, const float* x, int32_t dim, std::byte* run, int32_t lane) {

@@ -20,6 +20,27 @@ HALFMOON_INLINE inline typename V::F LoadRow(const std::byte* row, int64_t dim, 
   if constexpr (T == KvType::kQ8_0) {
     return V::Mul(V::ToFloat(V::LoadI8(row + d)), V::BroadcastF16(row + dim + d / kKvGroup * 2));
   }
+  if constexpr (T == KvType::kBF16) return V::LoadBF16(row + d * 2);
+}
+
+/// The first or the second bfloat16 of each lane.
+template <typename V>
+HALFMOON_INLINE inline typename V::F HalfOfPairs(typename V::I pairs, bool second) {
+  if (second) return V::FromBits(V::AndI(pairs, V::SetI(static_cast<int32_t>(0xFFFF0000u))));
+  return V::FromBits(V::ShiftLeft(pairs, 16));
+}
+
+/// Values [d, d + 16) of a position of kHeads; `row` is its slot times row_bytes from the first,
+/// and `second` says whether it is the second of a pair of positions.
+template <typename V, KvType T>
+HALFMOON_INLINE inline typename V::F LoadValue(const std::byte* row, size_t row_bytes, int64_t dim,
+                                               int64_t d, bool second) {
+  if constexpr (T == KvType::kBF16) {
+    const std::byte* pair = second ? row - row_bytes : row;
+    return HalfOfPairs<V>(V::LoadI(pair + d * 4), second);
+  } else {
+    return LoadRow<V, T>(row, dim, d);
+  }
 }
 
 /// Calls step(d, values of 16 positions) for each of the `dim` values of a run, ascending.
@@ -34,6 +55,12 @@ HALFMOON_INLINE inline void ForRun(const std::byte* run, int32_t dim, const Step
       for (; d < end; ++d) {
         step(d, V::Mul(V::ToFloat(V::LoadI8(values + int64_t{d} * kKvLane)), scale));
       }
+    }
+  } else if constexpr (T == KvType::kBF16) {
+    for (int32_t d = 0; d < dim; d += 2) {
+      const typename V::I pairs = V::LoadI(run + int64_t{d} * kKvLane * 2);
+      step(d, HalfOfPairs<V>(pairs, false));
+      if (d + 1 < dim) step(d + 1, HalfOfPairs<V>(pairs, true));
     }
   } else {
     constexpr int64_t kBytes = T == KvType::kF32 ? 4 : 2;
@@ -58,6 +85,8 @@ HALFMOON_INLINE inline void WithKvType(KvType type, const Op& op) {
       return op.template operator()<KvType::kF16>();
     case KvType::kQ8_0:
       return op.template operator()<KvType::kQ8_0>();
+    case KvType::kBF16:
+      return op.template operator()<KvType::kBF16>();
   }
 }
 
@@ -95,6 +124,15 @@ inline uint16_t QuantizeKvGroup(const float* x, int32_t count, int8_t q[kKvGroup
   return bits[0];
 }
 
+/// tensor::F32ToBF16, once for each V.
+template <typename V>
+HALFMOON_INLINE inline uint16_t RoundToBf16(float value) {
+  const auto bits = __builtin_bit_cast(uint32_t, value);
+  const auto nan = static_cast<uint16_t>((bits >> 16) | 0x40u);
+  const auto rounded = static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+  return (bits & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded;
+}
+
 /// `dim` values, a multiple of 16, as a row.
 template <typename V>
 void StoreRow(KvType type, const float* x, int32_t dim, std::byte* row) {
@@ -112,10 +150,22 @@ void StoreRow(KvType type, const float* x, int32_t dim, std::byte* row) {
   for (int32_t d = 0; d < dim; d += 16) {
     if (type == KvType::kF32) {
       V::Store(reinterpret_cast<float*>(row) + d, V::Load(x + d));
-    } else {
+    } else if (type == KvType::kF16) {
       V::StoreF16(row + int64_t{d} * 2, V::Load(x + d));
+    } else {
+      auto* out = reinterpret_cast<uint16_t*>(row) + d;
+      for (int i = 0; i < 16; ++i) out[i] = RoundToBf16<V>(x[d + i]);
     }
   }
+}
+
+/// `dim` values, a multiple of 16, as those of `slot`; rows of kHeads from `rows` on.
+template <typename V>
+void StoreValue(KvType type, const float* x, int32_t dim, std::byte* rows, size_t row_bytes,
+                size_t slot) {
+  if (type != KvType::kBF16) return StoreRow<V>(type, x, dim, rows + slot * row_bytes);
+  auto* out = reinterpret_cast<uint16_t*>(rows + slot / 2 * 2 * row_bytes) + slot % 2;
+  for (int32_t d = 0; d < dim; ++d) out[int64_t{d} * 2] = RoundToBf16<V>(x[d]);
 }
 
 /// `dim` values, a multiple of 16, as one lane of a run.
@@ -137,6 +187,13 @@ void StoreRun(KvType type, const float* x, int32_t dim, std::byte* run, int32_t 
     for (int32_t d = 0; d < dim; ++d) out[int64_t{d} * kKvLane] = x[d];
     return;
   }
+  if (type == KvType::kBF16) {
+    auto* out = reinterpret_cast<uint16_t*>(run) + 2 * lane;
+    for (int32_t d = 0; d < dim; ++d) {
+      out[int64_t{d / 2} * kKvLane * 2 + d % 2] = RoundToBf16<V>(x[d]);
+    }
+    return;
+  }
   auto* out = reinterpret_cast<uint16_t*>(run) + lane;
   for (int32_t d = 0; d < dim; d += 16) {
     uint16_t halves[16];
@@ -156,8 +213,8 @@ void StoreKv(const StoreKvArgs& args) {
     StoreRun<V>(args.k_type, args.new_k + from, args.head_dim,
                 args.k + (first + slot / kKvLane * kKvLane) * args.k_row_bytes,
                 args.slot % kKvLane);
-    StoreRow<V>(args.v_type, args.new_v + from, args.head_dim,
-                args.v + (first + slot) * args.v_row_bytes);
+    StoreValue<V>(args.v_type, args.new_v + from, args.head_dim, args.v + first * args.v_row_bytes,
+                  args.v_row_bytes, slot);
   }
 }
 
@@ -188,7 +245,9 @@ void StageHeads(const StageHeadsArgs& args) {
     float* values = args.values + i * dim;
     WithKvType(args.v_type, [&]<KvType T>() HALFMOON_INLINE {
       for (int32_t r = 0; r < rows; ++r, row += args.v_row_bytes, values += dim) {
-        for (int64_t d = 0; d < dim; d += 16) V::Store(values + d, LoadRow<V, T>(row, dim, d));
+        for (int64_t d = 0; d < dim; d += 16) {
+          V::Store(values + d, LoadValue<V, T>(row, args.v_row_bytes, dim, d, r % 2 == 1));
+        }
       }
     });
   }

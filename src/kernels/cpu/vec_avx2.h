@@ -20,6 +20,7 @@ struct Vec {
   static constexpr int kMatMulRows = 3;
   static constexpr int kAttendRows = 4;
   static constexpr int kAttendChunks = 1;
+  static constexpr int kRowPositions = 1;  ///< positions of a row of V that a lane holds
 
   static F Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F Set(float value) {

@@ -15,6 +15,7 @@ struct Vec {
   static constexpr int kMatMulRows = 8;    ///< rows that matmul_f32_impl.h keeps in registers
   static constexpr int kAttendRows = 8;    ///< the same for attention_impl.h
   static constexpr int kAttendChunks = 2;  ///< vectors of V that share a row's weight
+  static constexpr int kRowPositions = 1;  ///< positions of a row of V that a lane holds
 
   static __mmask16 Mask(int64_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
 
