@@ -140,9 +140,9 @@ struct StageHeadsArgs {
 /// Latent rows of up to kAttentionSplit positions as K and V of one KV head, which is what attend
 /// reads: columns from key_begin on as keys [ceil(count / 16)][key_stride][16], of which the first
 /// head_dim - key_begin of a run are written, and values [count][value_stride], zero beyond
-/// value_dim. In float32, or, if `to` is kBF16, rounded to bfloat16 with a pair in place of each
-/// float: keys [ceil(count / 16)][key_stride / 2][16][2], values [ceil(count /
-/// 2)][value_stride][2], where the second of the last pair holds anything.
+/// value_dim. In float32, or, if `to` is kBF16, with a pair in place of each float: keys
+/// [ceil(count / 16)][key_stride / 2][16][2], values [ceil(count / 2)][value_stride][2], where the
+/// second of the last pair holds anything.
 struct StageLatentArgs {
   const std::byte* pages = nullptr;  ///< KV bytes of page 0
   size_t page_bytes = 0;
@@ -156,7 +156,7 @@ struct StageLatentArgs {
   int32_t key_begin = 0;  ///< a multiple of 16, or the plain kernel runs
   int32_t key_stride = 0;
   KvType type = KvType::kF16;
-  /// kBF16: of ISAs with attend_bf16, from kBF16 or kF32; all columns in multiples of 16.
+  /// kBF16: of ISAs with attend_bf16, from kBF16; all columns in multiples of 16.
   KvType to = KvType::kF32;
   const int32_t* positions = nullptr;  ///< null: first, first + 1, ..
   int32_t first = 0;

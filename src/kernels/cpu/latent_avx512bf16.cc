@@ -8,17 +8,9 @@
 namespace halfmoon::kernels::avx512bf16 {
 namespace {
 
-// Columns [d, d + 32) of a row, rounded; zeros from column `end` on, which is 16 or 32 further.
-template <KvType T>
+// Columns [d, d + 32) of a row; zeros from column `end` on, which is 16 or 32 further.
 HALFMOON_INLINE inline __m512i LoadColumns(const std::byte* row, int32_t d, int32_t end) {
-  const bool whole = d + 32 <= end;
-  if constexpr (T == KvType::kBF16) {
-    return _mm512_maskz_loadu_epi16(whole ? 0xFFFFFFFFu : 0xFFFFu, row + int64_t{d} * 2);
-  } else {
-    const auto* floats = reinterpret_cast<const float*>(row) + d;
-    const __m512 high = _mm512_maskz_loadu_ps(whole ? 0xFFFF : 0, floats + 16);
-    return __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(high, _mm512_loadu_ps(floats)));
-  }
+  return _mm512_maskz_loadu_epi16(d + 32 <= end ? 0xFFFFFFFFu : 0xFFFFu, row + int64_t{d} * 2);
 }
 
 // Where columns of two rows meet as pairs: the words 0 to 15, and 16 to 31, of both in turns.
@@ -35,7 +27,6 @@ HALFMOON_INLINE inline PairIndex IndexOfPairs() {
 }
 
 // Up to 16 positions from `begin` on, an even number.
-template <KvType T>
 void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   const std::byte* row[kKvLane];
   for (int32_t i = 0; i < kKvLane; ++i) {
@@ -49,8 +40,8 @@ void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   for (int32_t i = 0; i < count; i += 2) {
     float* values = args.values + static_cast<int64_t>(begin + i) / 2 * args.value_stride;
     for (int32_t d = 0; d < args.value_dim; d += 32) {
-      const __m512i first = LoadColumns<T>(row[i], d, args.value_dim);
-      const __m512i second = LoadColumns<T>(row[i + 1], d, args.value_dim);
+      const __m512i first = LoadColumns(row[i], d, args.value_dim);
+      const __m512i second = LoadColumns(row[i + 1], d, args.value_dim);
       _mm512_storeu_si512(values + d, _mm512_permutex2var_epi16(first, index.low, second));
       if (d + 16 == args.value_dim) break;
       _mm512_storeu_si512(values + d + 16, _mm512_permutex2var_epi16(first, index.high, second));
@@ -60,7 +51,7 @@ void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   for (int32_t d = args.key_begin; d < args.head_dim; d += 32) {
     __m512 pairs[kKvLane];
     Unroll<kKvLane>([&](int i) HALFMOON_INLINE {
-      pairs[i] = _mm512_castsi512_ps(LoadColumns<T>(row[i], d, args.head_dim));
+      pairs[i] = _mm512_castsi512_ps(LoadColumns(row[i], d, args.head_dim));
     });
     avx512::Vec::Transpose(pairs);
     float* out = keys + static_cast<int64_t>(d - args.key_begin) / 2 * kKvLane;
@@ -77,12 +68,7 @@ void StageLatent(const StageLatentArgs& args) {
   if (args.to != KvType::kBF16) return avx512::StageLatent(args);
   for (int32_t begin = 0; begin < args.count; begin += kKvLane) {
     const int32_t left = args.count - begin;
-    const int32_t count = left < kKvLane ? left : kKvLane;
-    if (args.type == KvType::kBF16) {
-      StageRun<KvType::kBF16>(args, begin, count);
-    } else {
-      StageRun<KvType::kF32>(args, begin, count);
-    }
+    StageRun(args, begin, left < kKvLane ? left : kKvLane);
   }
 }
 
