@@ -94,7 +94,7 @@ TEST_F(BlockLookupsTest, BlocksOnDisk_AreReportedWithoutAStepAndStayUntilRelease
   EXPECT_EQ(counters_.tokens, computed);
   ExpectBlocks(*told, Prompt(100), 0, 6);
   for (const auto& tier : told->tiers) EXPECT_EQ(tier, kv::Tier::kDisk);
-  EXPECT_EQ(engine_->Stats().pages_in_use, 6);
+  WaitFor([&] { return engine_->Stats().pages_in_use == 6; });
   // What is left is used again and again.
   for (int32_t i = 1; i < 6; ++i) (void)Run(Greedy(Prompt(100, 11 * i), 2));
   for (size_t i = 0; i < 6; ++i) EXPECT_TRUE(BytesOf(told->pages[i]) == told->bytes[i]) << i;
@@ -230,7 +230,8 @@ TEST_F(BlockLookupsTest, SilentDisk_RequestsComputeAndLookupsEnd) {
   kv_export->Release();
   // Nobody waits for it now, and nobody has the pages that it may still write to.
   EXPECT_EQ(Run(Greedy(Prompt(100, 3), 2)).ids.size(), 2u);
-  EXPECT_EQ(engine_->Stats().loading, 1) << "the other one had not got to the disk";
+  // The other one had not got to the disk.
+  WaitFor([&] { return engine_->Stats().loading == 1; });
   EXPECT_GE(engine_->Stats().pages_in_use, 6);
   silent.Answer();
   WaitFor([&] { return engine_->Stats().pages_in_use == 0; });
@@ -251,7 +252,7 @@ TEST_F(BlockLookupsTest, CancelledWhileItLoads_PagesGoWhenTheDiskHasEnded) {
   WaitFor([&] { return engine_->Stats().loading == 1; });
   kv_export->Release();
   EXPECT_EQ(ReadAll(lookup.get()).finish.reason, FinishReason::kCancelled);
-  EXPECT_EQ(engine_->Stats().pages_in_use, 6);
+  WaitFor([&] { return engine_->Stats().pages_in_use == 6; });
   silent.Answer();
   WaitFor([&] { return engine_->Stats().pages_in_use == 0; });
   EXPECT_TRUE(told->blocks.empty());

@@ -155,11 +155,11 @@ class Fixture {
     for (int p = begin / 2 * 2; p < end; p += 2) {
       const float ones[2] = {1.0f, 1.0f};
       float& lane = lanes[p / 2 % 16];
-      lane = AddPair(lane, e + p - first, ones);
+      lane = AddPair(lane, e + (p - first), ones);
       for (int d = 0; d < case_.head_dim; ++d) {
         const float v[2] = {p < begin ? 0.0f : v_[At(p, d)], p + 1 < end ? v_[At(p + 1, d)] : 0.0f};
         float& o = state.o[static_cast<size_t>(d)];
-        o = AddPair(o, e + p - first, v);
+        o = AddPair(o, e + (p - first), v);
       }
     }
     for (int half = 8; half > 0; half /= 2) {
