@@ -38,7 +38,7 @@ __attribute__((always_inline)) inline void PrefetchL2(const void* p) {
 /// must never become memory. -O2 alone leaves such loops rolled. Mark the lambda HALFMOON_INLINE.
 template <int N, typename Op>
 HALFMOON_INLINE inline void Unroll(const Op& op) {
-#ifdef HALFMOON_SANITIZED
+#if HALFMOON_SANITIZED
   for (int i = 0; i < N; ++i) op(i);
 #else
   if constexpr (N > 0) {
