@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Running answers beside a long prompt: what each keeps of its speed, one JSON line a case:
 //   bench_fair_share -m model.gguf [--prompt 30000] [--running 4] [--shares 0,0.7] [--stalls 200]
-//                    [--alone 5] [--commit NAME]
+//                    [--commit NAME]
 //
-// The answers are decoded alone for some seconds, then a prompt arrives and they go on beside it
-// until it has been read, and then alone again. Times are those at which a client gets its tokens.
+// Answers are being decoded when the prompt arrives, and go on beside it until it has been read.
+// Then the same answers are made once more, alone. `kept` is the time that the tokens from beside
+// the prompt take alone, divided by what they took. Times are those at which a client gets its
+// tokens.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -33,7 +35,6 @@ struct Options {
   int running_prompt_tokens = 32;
   std::vector<double> shares = {0.0, 0.7};
   std::vector<double> stalls_ms = {200.0};
-  double alone_s = 5.0;
   int batch_tokens = 512;
   int threads = 0;
   std::string commit = "unknown";
@@ -81,31 +82,46 @@ struct Client {
   }
 };
 
-/// Tokens between two times, and the gaps between them, in ascending order.
-struct Window {
-  double tokens_per_s = 0.0;
-  std::vector<double> gaps_ms;
+/// The tokens [begin, end) of an answer, by when the client got them, end - begin at least 2.
+struct Range {
+  size_t begin, end;
+};
 
-  double Percentile(double part) const {
-    if (gaps_ms.empty()) return 0.0;
-    return gaps_ms[static_cast<size_t>(part * static_cast<double>(gaps_ms.size() - 1))];
+double Seconds(const Client& client, const Range& range) {
+  return static_cast<double>(client.arrivals_us[range.end - 1] - client.arrivals_us[range.begin]) *
+         1e-6;
+}
+
+/// What lies between two tokens of an answer, in ascending order.
+struct Gaps {
+  std::vector<double> ms;
+
+  void Add(const Client& client, const Range& range) {
+    for (size_t i = range.begin + 1; i < range.end; ++i) {
+      ms.push_back(static_cast<double>(client.arrivals_us[i] - client.arrivals_us[i - 1]) * 1e-3);
+    }
+  }
+  json::object Summary() {
+    std::sort(ms.begin(), ms.end());
+    const auto percentile = [&](double part) {
+      return ms[static_cast<size_t>(part * static_cast<double>(ms.size() - 1))];
+    };
+    return {{"p50", percentile(0.5)}, {"p99", percentile(0.99)}, {"max", ms.back()}};
   }
 };
 
-Window Between(const std::vector<Client>& clients, TimeUs begin_us, TimeUs end_us) {
-  Window window;
-  int tokens = 0;
-  for (const Client& client : clients) {
-    for (size_t i = 1; i < client.arrivals_us.size(); ++i) {
-      const TimeUs at_us = client.arrivals_us[i];
-      if (at_us < begin_us || at_us >= end_us) continue;
-      ++tokens;
-      window.gaps_ms.push_back(static_cast<double>(at_us - client.arrivals_us[i - 1]) * 1e-3);
-    }
+/// The answers, client i's of at most max_tokens(i) tokens. The same ones each time.
+template <typename MaxTokens>
+Status StartAnswers(engine::Engine* engine, const Options& options, int32_t vocab_size,
+                    const Clock* clock, const MaxTokens& max_tokens, std::vector<Client>* clients) {
+  for (size_t i = 0; i < clients->size(); ++i) {
+    Client& client = (*clients)[i];
+    HM_ASSIGN(client.handle,
+              engine->Submit(RandomRequest(vocab_size, options.running_prompt_tokens, max_tokens(i),
+                                           static_cast<uint32_t>(i + 1))));
+    client.Read(clock);
   }
-  window.tokens_per_s = tokens / (static_cast<double>(end_us - begin_us) * 1e-6);
-  std::sort(window.gaps_ms.begin(), window.gaps_ms.end());
-  return window;
+  return {};
 }
 
 Status Measure(model::Model* model, int threads, const Options& options, double share,
@@ -123,21 +139,16 @@ Status Measure(model::Model* model, int threads, const Options& options, double 
                                    .max_stall_us = static_cast<TimeUs>(stall_ms * 1e3)}));
   const auto vocab_size = static_cast<int32_t>(model->vocab_size());
   std::vector<Client> clients(static_cast<size_t>(options.running));
-  for (size_t i = 0; i < clients.size(); ++i) {
-    HM_ASSIGN(clients[i].handle, engine->Submit(RandomRequest(
-                                     vocab_size, options.running_prompt_tokens,
-                                     static_cast<int32_t>(context), static_cast<uint32_t>(i + 1))));
-    clients[i].Read(&clock);
-  }
+  HM_TRY(StartAnswers(
+      engine.get(), options, vocab_size, &clock,
+      [&](size_t) { return static_cast<int32_t>(context); }, &clients));
   const auto sleep = [](double s) {
     std::this_thread::sleep_for(std::chrono::duration<double>(s));
   };
   for (const Client& client : clients) {
     while (!client.started) sleep(0.01);
   }
-  sleep(0.2);
-  const TimeUs alone_us = clock.NowUs();
-  sleep(options.alone_s);
+  sleep(1.0);
   const TimeUs begin_us = clock.NowUs();
   HM_ASSIGN(const std::unique_ptr<engine::RequestHandle> prompt,
             engine->Submit(RandomRequest(vocab_size, options.prompt_tokens, 1, 99)));
@@ -151,18 +162,42 @@ Status Measure(model::Model* model, int threads, const Options& options, double 
                  "more answers, a shorter prompt or a larger model");
   }
   const engine::EngineStats stats = engine->Stats();
-  sleep(options.alone_s);
-  const TimeUs after_us = clock.NowUs();
+  std::vector<Range> beside;
   for (Client& client : clients) {
     client.handle->Cancel();
     client.reader.join();
+    const auto at = [&](TimeUs time_us) {
+      return static_cast<size_t>(std::ranges::lower_bound(client.arrivals_us, time_us) -
+                                 client.arrivals_us.begin());
+    };
+    beside.push_back({at(begin_us), at(end_us)});
+    if (beside.back().end - beside.back().begin < 2) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "an answer got no two tokens beside the prompt: take a longer prompt");
+    }
   }
-  // The answers grow meanwhile, and what a token costs grows in proportion: alone, the tokens of
-  // the time beside the prompt would have taken the mean of the times of a token before and after.
-  const Window before = Between(clients, alone_us, begin_us);
-  const Window after = Between(clients, end_us, after_us);
-  const double alone_tokens_per_s = 2.0 / (1.0 / before.tokens_per_s + 1.0 / after.tokens_per_s);
-  const Window beside = Between(clients, begin_us, end_us);
+  // The same tokens of the same answers once more, with nothing beside them: what a token costs
+  // grows with the tokens before it.
+  std::vector<Client> alone(clients.size());
+  HM_TRY(StartAnswers(
+      engine.get(), options, vocab_size, &clock,
+      [&](size_t i) { return static_cast<int32_t>(beside[i].end); }, &alone));
+  double beside_s = 0.0;
+  double alone_s = 0.0;
+  double tokens = 0.0;
+  Gaps beside_gaps;
+  Gaps alone_gaps;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    alone[i].reader.join();
+    if (alone[i].arrivals_us.size() != beside[i].end) {
+      return Error(ErrorCode::kInternal, "an answer ended early when it ran alone");
+    }
+    tokens += static_cast<double>(beside[i].end - beside[i].begin - 1);
+    beside_s += Seconds(clients[i], beside[i]);
+    alone_s += Seconds(alone[i], beside[i]);
+    beside_gaps.Add(clients[i], beside[i]);
+    alone_gaps.Add(alone[i], beside[i]);
+  }
   const double ttft_s = static_cast<double>(end_us - begin_us) * 1e-6;
   const json::object line{{"bench", "fair_share"},
                           {"commit", options.commit},
@@ -174,15 +209,11 @@ Status Measure(model::Model* model, int threads, const Options& options, double 
                           {"decode_share", share},
                           {"max_stall_ms", stall_ms},
                           {"chunk_tokens", stats.prompt_chunk_tokens},
-                          {"alone_before_tokens_per_s", before.tokens_per_s},
-                          {"alone_after_tokens_per_s", after.tokens_per_s},
-                          {"beside_tokens_per_s", beside.tokens_per_s},
-                          {"kept", beside.tokens_per_s / alone_tokens_per_s},
-                          {"alone_after_gap_ms", json::object{{"p50", after.Percentile(0.5)},
-                                                              {"p99", after.Percentile(0.99)}}},
-                          {"beside_gap_ms", json::object{{"p50", beside.Percentile(0.5)},
-                                                         {"p99", beside.Percentile(0.99)},
-                                                         {"max", beside.Percentile(1.0)}}},
+                          {"alone_tokens_per_s", tokens / alone_s * options.running},
+                          {"beside_tokens_per_s", tokens / beside_s * options.running},
+                          {"kept", alone_s / beside_s},
+                          {"alone_gap_ms", alone_gaps.Summary()},
+                          {"beside_gap_ms", beside_gaps.Summary()},
                           {"ttft_s", ttft_s},
                           {"prompt_tokens_per_s", options.prompt_tokens / ttft_s}};
   std::printf("%s\n", json::Serialize(line).c_str());
@@ -225,8 +256,6 @@ int main(int argc, char** argv) {
   app.add_option("--stalls", options.stalls_ms, "Values of --max-stall, milliseconds")
       ->delimiter(',')
       ->check(CLI::Range(1.0, 60000.0));
-  app.add_option("--alone", options.alone_s, "Seconds that the answers run alone")
-      ->check(CLI::Range(0.1, 600.0));
   app.add_option("-b,--batch-size", options.batch_tokens, "Tokens of a step")
       ->check(CLI::Range(1, 1 << 16));
   app.add_option("-t,--threads", options.threads, "Threads")->check(CLI::Range(0, 1024));

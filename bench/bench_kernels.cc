@@ -317,7 +317,11 @@ class Bench {
       bytes.resize(static_cast<size_t>(rows) * row_bytes);
       for (int64_t r = 0; r < rows; ++r) {
         std::byte* row = bytes.data() + static_cast<size_t>(r) * row_bytes;
-        if (r < kDistinct) {
+        if (dtype == DType::kF8E4M3) {
+          // Any code but the two that are no numbers.
+          for (size_t i = 0; i < row_bytes; ++i)
+            row[i] = static_cast<std::byte>(bench.random_() % 127);
+        } else if (r < kDistinct) {
           const std::vector<float> values = bench.Random(static_cast<size_t>(cols));
           const Status encoded = quant::EncodeRow(dtype, values.data(), cols, row);
           HM_CHECK(encoded.ok());
@@ -332,11 +336,19 @@ class Bench {
       source.row = [this, row_bytes](int64_t r) {
         return bytes.data() + static_cast<size_t>(r) * row_bytes;
       };
+      if (dtype == DType::kF8E4M3) {
+        scales.assign(static_cast<size_t>((cols + kF8Group - 1) / kF8Group), 0.01f);
+        source.scales = [this](int64_t) {
+          return reinterpret_cast<const std::byte*>(scales.data());
+        };
+        source.scale_group = kF8Group;
+      }
     }
     Stored(const Stored&) = delete;
     Stored& operator=(const Stored&) = delete;
 
     std::vector<std::byte> bytes;
+    std::vector<float> scales;
     RowSource source;
   };
 
@@ -445,17 +457,18 @@ void RunAll(const Options& options) {
   Bench bench(options);
   constexpr DType kInteger[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
                                 DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
-  constexpr DType kPlain[] = {DType::kF32, DType::kBF16, DType::kF16};
+  constexpr DType kPlain[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3};
+  constexpr DType kInBf16[] = {DType::kBF16, DType::kF8E4M3};
   for (const DType dtype : kInteger) bench.Gemv(dtype, Form::kInt8, 131072);
   for (const DType dtype : kPlain) bench.Gemv(dtype, Form::kF32, 65536);
-  bench.Gemv(DType::kBF16, Form::kBf16, 65536);
+  for (const DType dtype : kInBf16) bench.Gemv(dtype, Form::kBf16, 65536);
   bench.Gemv(DType::kQ4_0, Form::kF32, 131072);
   // Small enough that starting and ending the pool's work counts.
   bench.Gemv(DType::kQ4_0, Form::kInt8, 768);
   for (const int64_t tokens : {2, 4, 8, 16, 32, 512}) {
     for (const DType dtype : kInteger) bench.Gemm(dtype, Form::kInt8, tokens);
     for (const DType dtype : kPlain) bench.Gemm(dtype, Form::kF32, tokens);
-    bench.Gemm(DType::kBF16, Form::kBf16, tokens);
+    for (const DType dtype : kInBf16) bench.Gemm(dtype, Form::kBf16, tokens);
     bench.Gemm(DType::kQ4_0, Form::kF32, tokens);
   }
   for (const DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ4_K}) {

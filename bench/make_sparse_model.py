@@ -3,12 +3,15 @@
 """Writes a folder with random bf16 weights in the layer shape of DeepSeek V3.2, scaled to fit, for measuring sparse
 attention at depth without a download.
 
-    python bench/make_sparse_model.py --out build/v32 [--layers 2] [--heads 16] [--index-heads 64] [--top-k 2048] [--seed 1]
+    python bench/make_sparse_model.py --out build/v32 [--layers 2] [--heads 16] [--index-heads 64] [--top-k 2048]
+                                      [--fp8] [--seed 1]
 
-Attention is that of DeepSeek V3.2 but for the number of heads: latents of 512 + 64, heads of 128 + 64 and 128, index keys
-of 128. Around it: hidden 2048, query latents of 768, 64 experts of 512 of which 8 are used and a shared one, no dense
-layer, vocabulary 4096. Weights are normal noise under the inverse root of a row's length, so activations stay finite;
-norms are ones. Safetensors, because GGUF has no name for this architecture. One tensor at a time is in memory. Needs numpy.
+Attention is that of DeepSeek V3.2 but for the number of heads: latents of 512 + 64, heads of 128 + 64 and 128, index
+keys of 128. Around it: hidden 2048, query latents of 768, 64 experts of 512 of which 8 are used and a shared one, no
+dense layer, vocabulary 4096. Weights are normal noise under the inverse root of a row's length, so activations stay
+finite; norms are ones. --fp8: projections and experts in float8 with a scale for each block of 128 by 128, as
+published; the router, embeddings and the output stay bf16. Safetensors, because GGUF has no name for this
+architecture. One tensor at a time is in memory. Needs numpy.
 """
 
 import argparse
@@ -23,9 +26,15 @@ VOCABULARY = 4096
 HIDDEN = 2048
 Q_RANK, LATENT, NOPE, ROPE, VALUE, INDEX = 768, 512, 128, 64, 128, 128
 EXPERTS, EXPERTS_USED, EXPERT_FFN = 64, 8, 512
+BLOCK = 128
+FP8 = ("q_a_proj", "q_b_proj", "kv_a_proj", "kv_b_proj", "o_proj", "indexer.wq_b", "indexer.wk", "experts.")
+# What the 127 codes from 0 on of float8 E4M3 stand for.
+E4M3 = np.array([(c % 8) / 512 if c < 8 else (1 + c % 8 / 8) * 2.0 ** (c // 8 - 7) for c in range(127)], np.float32)
 
 
 def config(options):
+    quantization = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                    "weight_block_size": [BLOCK, BLOCK]}
     return {
         "architectures": ["DeepseekV32ForCausalLM"], "model_type": "deepseek_v32", "hidden_act": "silu",
         "attention_bias": False, "max_position_embeddings": 163840, "rms_norm_eps": 1e-6, "rope_theta": 10000,
@@ -36,7 +45,7 @@ def config(options):
         "index_topk": options.top_k, "n_routed_experts": EXPERTS, "num_experts_per_tok": EXPERTS_USED,
         "n_shared_experts": 1, "moe_intermediate_size": EXPERT_FFN, "first_k_dense_replace": 0, "n_group": 1,
         "topk_group": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.0, "scoring_func": "sigmoid",
-        "topk_method": "noaux_tc",
+        "topk_method": "noaux_tc", **({"quantization_config": quantization} if options.fp8 else {}),
     }
 
 
@@ -74,21 +83,53 @@ def is_f32(name):
     return "k_norm" in name or "e_score" in name
 
 
-def make(rng, name, shape, fill):
+def is_fp8(name):
+    return any(part in name for part in FP8)
+
+
+def stored(options):
+    """(name, dtype, bytes a value, shape) of everything in the file, in the order of make()."""
+    for name, shape, _ in tensors(options):
+        if options.fp8 and is_fp8(name):
+            yield name, "F8_E4M3", 1, shape
+            yield name + "_scale_inv", "F32", 4, tuple(-(-size // BLOCK) for size in shape)
+        elif is_f32(name):
+            yield name, "F32", 4, shape
+        else:
+            yield name, "BF16", 2, shape
+
+
+def fp8(values):
+    """Codes, and scales of blocks."""
+    rows, columns = values.shape
+    scales = np.empty((-(-rows // BLOCK), -(-columns // BLOCK)), np.float32)
+    codes = np.empty(values.shape, np.uint8)
+    between = (E4M3[1:] + E4M3[:-1]) / 2
+    for i in range(scales.shape[0]):
+        for j in range(scales.shape[1]):
+            at = slice(i * BLOCK, (i + 1) * BLOCK), slice(j * BLOCK, (j + 1) * BLOCK)
+            scales[i, j] = np.abs(values[at]).max() / E4M3[-1]
+            scaled = values[at] / scales[i, j]
+            codes[at] = np.searchsorted(between, np.abs(scaled)) | np.signbit(scaled).astype(np.uint8) << 7
+    return codes, scales
+
+
+def make(rng, options, name, shape, fill):
+    """The arrays of a tensor."""
     if fill is None:
         values = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
     else:
         values = np.full(shape, fill, np.float32)
-    return values if is_f32(name) else (values.view(np.uint32) >> 16).astype("<u2")
+    if options.fp8 and is_fp8(name):
+        return fp8(values)
+    return [values if is_f32(name) else (values.view(np.uint32) >> 16).astype("<u2")]
 
 
 def write(options):
-    wanted = list(tensors(options))
     header, offset = {}, 0
-    for name, shape, _ in wanted:
-        size = int(np.prod(shape)) * (4 if is_f32(name) else 2)
-        header[name] = {"dtype": "F32" if is_f32(name) else "BF16", "shape": list(shape),
-                        "data_offsets": [offset, offset + size]}
+    for name, dtype, size_bytes, shape in stored(options):
+        size = int(np.prod(shape)) * size_bytes
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -97,8 +138,9 @@ def write(options):
     rng = np.random.default_rng(options.seed)
     with open(partial, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape, fill in wanted:
-            file.write(make(rng, name, shape, fill).tobytes())
+        for name, shape, fill in tensors(options):
+            for array in make(rng, options, name, shape, fill):
+                file.write(array.tobytes())
     partial.rename(options.out / "model.safetensors")  # Under its name when it is whole.
     (options.out / "config.json").write_text(json.dumps(config(options), indent=1) + "\n")
     return offset
@@ -111,6 +153,7 @@ def main():
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--index-heads", type=int, default=64)
     parser.add_argument("--top-k", type=int, default=2048, help="keys that the indexer chooses for a query")
+    parser.add_argument("--fp8", action="store_true", help="projections and experts in float8")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if min(options.layers, options.heads, options.index_heads, options.top_k) < 1:

@@ -5,7 +5,7 @@
 # The suffix of a kernel file sets its instruction set; nothing else is compiled for more than the baseline.
 set(HALFMOON_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(HALFMOON_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c)
-set(HALFMOON_FLAGS_avx512bf16 ${HALFMOON_FLAGS_avx512} -mavx512bf16)
+set(HALFMOON_FLAGS_avx512bf16 ${HALFMOON_FLAGS_avx512} -mavx512bf16 -mavx512vbmi)
 # GCC schedules before it assigns registers on AArch64, not on x86: loads of a whole straight kernel move up, and most of
 # them are spilled. Any AArch64 has NEON.
 set(HALFMOON_FLAGS_neon $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)

@@ -23,7 +23,8 @@ bool CpuRuns(Isa isa) {
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512Bf16:
-      return CpuRuns(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+      return CpuRuns(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
+             __builtin_cpu_supports("avx512vbmi");
 #endif
 #ifdef HALFMOON_ARM
     case Isa::kNeon:

@@ -74,10 +74,11 @@ PlannedJob Plan(const MatMulJob& job, int64_t tile_begin, int64_t tile_end, int6
 }
 
 MatMulTilesFn KernelOf(const Stream& stream, const MatMulJob& job) {
-  if (job.x.bf16.x != nullptr) {
-    return job.weight->format() == WeightFormat::kBF16 ? stream.table().matmul_bf16 : nullptr;
-  }
   const auto format = static_cast<size_t>(job.weight->format());
+  if (job.x.bf16.x != nullptr) {
+    const MatMulTable* table = stream.table().matmul_bf16;
+    return table != nullptr ? table->of[format] : nullptr;
+  }
   return job.x.f32 != nullptr ? stream.table().matmul_f32->of[format]
                               : stream.table().matmul_int8->of[format];
 }
@@ -180,6 +181,11 @@ void RunBatch(const Stream& stream, std::span<const MatMulJob> jobs) {
 }  // namespace
 
 bool MultipliesBf16(Isa isa) { return KernelsFor(isa).matmul_bf16 != nullptr; }
+
+bool MultipliesBf16(Isa isa, WeightFormat format) {
+  return MultipliesBf16(isa) &&
+         KernelsFor(isa).matmul_bf16->of[static_cast<size_t>(format)] != nullptr;
+}
 
 void MatMul(const Stream& stream, std::span<const MatMulJob> jobs) {
   while (!jobs.empty()) {

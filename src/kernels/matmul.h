@@ -19,10 +19,13 @@
 //     acc = fma(-(dmin mn), a float(Σ a), acc), the same.
 //  d sc and dmin mn are exact in float32; a product with a rounds once to float32.
 //
-//  bf16 activations (kBF16, and only on kAvx512Bf16): a single accumulator; for ascending pairs of
-//  inputs k, k + 1, a missing last one being zero, acc = fma(x[k + 1], w[k + 1], acc), then
-//  acc = fma(x[k], w[k], acc), each rounded to the nearest float32, ties to even. Operands and sums
-//  below the normal numbers become zero of their sign. That is vdpbf16ps, whatever MXCSR says.
+//  bf16 activations (only on kAvx512Bf16):
+//   - kBF16: a single accumulator; for ascending pairs of inputs k, k + 1, a missing last one being
+//     zero, acc = fma(x[k + 1], w[k + 1], acc), then acc = fma(x[k], w[k], acc), each rounded to
+//     the nearest float32, ties to even. Operands and sums below the normal numbers become zero of
+//     their sign. That is vdpbf16ps, whatever MXCSR says.
+//   - kF8: for ascending groups of 128 inputs, sum is the same over the group's pairs, of a 256th
+//     of the values before their scale; acc = fma(sum, d, acc).
 #pragma once
 
 #include <cstdint>
@@ -48,8 +51,8 @@ struct Bf16Rows {
   int64_t stride = 0;           ///< even; odd K is followed by a zero
 };
 
-/// Activations of a matmul: exactly one of the forms. The plain formats take f32, and kBF16 also
-/// bf16 where MultipliesBf16.
+/// Activations of a matmul: exactly one of the forms. The plain formats take f32, and some also
+/// bf16 (MultipliesBf16).
 struct Activations {
   const float* f32 = nullptr;  ///< [T, K], row stride `stride`
   int64_t stride = 0;
@@ -57,8 +60,9 @@ struct Activations {
   Bf16Rows bf16;
 };
 
-/// Whether `isa` has products of kBF16 weights with bf16 activations.
+/// Whether `isa` has products with bf16 activations, and whether it has them for `format`.
 bool MultipliesBf16(Isa isa);
+bool MultipliesBf16(Isa isa, WeightFormat format);
 
 /// One product. Output row i of T comes from activation row row_index[i] (or i where row_index is
 /// null).

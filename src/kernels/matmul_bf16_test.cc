@@ -18,19 +18,6 @@ std::vector<Isa> IsasWithBf16() {
   return isas;
 }
 
-/// The rows of x, k wide, as RoundRows gives them.
-struct TestBf16 {
-  std::vector<uint16_t> values;
-  Bf16Rows rows;
-
-  TestBf16(const Stream& stream, const std::vector<float>& x, int64_t num_rows, int64_t k) {
-    const int64_t stride = k + k % 2 + 2;
-    values.assign(static_cast<size_t>(num_rows * stride), 0x7FC0);
-    RoundRows(stream, x.data(), k, num_rows, k, values.data(), stride);
-    rows = {values.data(), stride};
-  }
-};
-
 struct Run {
   Isa isa = Isa::kAvx512Bf16;
   int threads = 1;

@@ -97,9 +97,16 @@ constexpr KernelTable kAvx512Table = {
     .probe_read = avx512::ProbeRead,
 };
 
+constexpr MatMulTable kAvx512Bf16MatMul = [] {
+  MatMulTable table{};
+  table.of[static_cast<size_t>(WeightFormat::kBF16)] = avx512bf16::MatMulBf16;
+  table.of[static_cast<size_t>(WeightFormat::kF8)] = avx512bf16::MatMulF8;
+  return table;
+}();
+
 constexpr KernelTable kAvx512Bf16Table = [] {
   KernelTable table = kAvx512Table;
-  table.matmul_bf16 = avx512bf16::MatMulBf16;
+  table.matmul_bf16 = &kAvx512Bf16MatMul;
   table.round_row = avx512bf16::RoundRow;
   table.attend = avx512bf16::Attend;
   table.attend_bf16 = true;

@@ -189,7 +189,7 @@ struct IndexScoreArgs {
 struct KernelTable {
   const MatMulTable* matmul_f32;
   const MatMulTable* matmul_int8;  ///< null entries for the plain formats
-  MatMulTilesFn matmul_bf16;       ///< of kBF16 weights; null where the ISA has none
+  const MatMulTable* matmul_bf16;  ///< null where the ISA has none; null entries as MultipliesBf16
   void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scale, int32_t* sum16);
   void (*round_row)(const float* x, int64_t k, uint16_t* out);  ///< null as matmul_bf16 is
   void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* out);

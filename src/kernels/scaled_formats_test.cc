@@ -73,6 +73,13 @@ class Weights {
   std::vector<float> decoded;  ///< [rows, cols]
   PackedMatrix packed;
 
+  /// Value k of row r of kF8E4M3 without its scale, and that scale.
+  float F8(int64_t r, int64_t k) const {
+    const auto at = static_cast<size_t>(r) * row_bytes_ + static_cast<size_t>(k);
+    return tensor::F8E4M3ToF32(static_cast<uint8_t>(bytes_[at]));
+  }
+  float ScaleOf(int64_t r, int64_t k) const { return Scale(r * groups_ + k / case_.group); }
+
  private:
   float Scale(int64_t index) const {
     const std::byte* at = scales_.data() + static_cast<size_t>(index) * scale_bytes_;
@@ -84,7 +91,7 @@ class Weights {
     return scale;
   }
   float Value(const uint8_t* row, int64_t r, int64_t k) const {
-    const float scale = Scale(r * groups_ + k / case_.group);
+    const float scale = ScaleOf(r, k);
     if (case_.dtype == tensor::DType::kF8E4M3) return tensor::F8E4M3ToF32(row[k]) * scale;
     if (case_.dtype == tensor::DType::kI8x4) {
       return static_cast<float>(static_cast<int>(row[k]) - 128) * scale;
@@ -184,6 +191,126 @@ TEST(ScaledFormats, Int8Activations_AgainstF32_EveryIsaSameBits) {
         EXPECT_TRUE(SameBits(expected, Multiply(isa, weights, x, rows, true)))
             << IsaName(isa) << " " << c << " rows " << rows;
       }
+    }
+  }
+}
+
+/// matmul.h, word for word.
+std::vector<float> Bf16Model(const Weights& weights, const std::vector<float>& x) {
+  const int64_t cols = weights.packed.cols();
+  std::vector<float> y;
+  for (auto row = x.begin(); row != x.end(); row += cols) {
+    for (int64_t n = 0; n < weights.packed.rows(); ++n) {
+      float acc = 0.0f;
+      for (int64_t group = 0; group < cols; group += kF8Group) {
+        const int64_t end = std::min(cols, group + kF8Group);
+        float sum = 0.0f;
+        for (int64_t k = group; k < end; k += 2) {
+          float a[2] = {};
+          float b[2] = {};
+          for (int64_t j = 0; j < std::min<int64_t>(2, end - k); ++j) {
+            a[j] = RoundedToBf16(row[k + j]);
+            b[j] = weights.F8(n, k + j) / 256.0f;
+          }
+          sum = AddPair(sum, a, b);
+        }
+        acc = std::fma(sum, weights.ScaleOf(n, group) * 256.0f, acc);
+      }
+      y.push_back(acc);
+    }
+  }
+  return y;
+}
+
+std::vector<float> MultiplyBf16(const Stream& stream, const Weights& weights,
+                                const std::vector<float>& x,
+                                const std::vector<int32_t>& row_index = {}) {
+  const int64_t cols = weights.packed.cols();
+  const int64_t x_rows = static_cast<int64_t>(x.size()) / cols;
+  const TestBf16 rounded(stream, x, x_rows, cols);
+  const int64_t rows = row_index.empty() ? x_rows : static_cast<int64_t>(row_index.size());
+  // A stride with room, which nothing may write to.
+  const int64_t stride = weights.packed.rows() + 3;
+  std::vector<float> y(static_cast<size_t>(rows * stride), -7.0f);
+  const MatMulJob job{.weight = &weights.packed,
+                      .x = {.bf16 = rounded.rows},
+                      .row_index = row_index.empty() ? nullptr : row_index.data(),
+                      .num_rows = rows,
+                      .y = y.data(),
+                      .y_stride = stride};
+  MatMul(stream, {&job, 1});
+  std::vector<float> dense;
+  for (auto row = y.begin(); row != y.end(); row += stride) {
+    dense.insert(dense.end(), row, row + weights.packed.rows());
+    EXPECT_EQ(std::count(row + weights.packed.rows(), row + stride, -7.0f), 3);
+  }
+  return dense;
+}
+
+std::vector<Isa> IsasWithBf16F8() {
+  std::vector<Isa> isas = AvailableIsas();
+  std::erase_if(isas, [](Isa isa) { return !MultipliesBf16(isa, WeightFormat::kF8); });
+  return isas;
+}
+
+// 128 outputs are several calls of four tiles, 500 rows several pieces.
+TEST(ScaledFormats, Bf16Activations_AgainstModel_AnyRowsAndThreads_SameBits) {
+  std::vector<Case> cases = Cases();
+  cases.push_back({tensor::DType::kF8E4M3, 128, 384, 128, tensor::DType::kF32});
+  cases.push_back({tensor::DType::kF8E4M3, 70, 1, 128, tensor::DType::kF32});
+  for (const Case& c : cases) {
+    if (c.dtype != tensor::DType::kF8E4M3) continue;
+    const Weights weights(c);
+    const std::vector<float> x = RandomFloats(static_cast<size_t>(500 * c.cols), 5);
+    const std::vector<float> few(x.begin(), x.begin() + 17 * c.cols);
+    const std::vector<float> expected = Bf16Model(weights, few);
+    for (const Isa isa : IsasWithBf16F8()) {
+      for (const int threads : {1, 3}) {
+        ThreadPool pool(threads);
+        const Stream stream(pool, isa);
+        for (int64_t rows = 1; rows <= 17; ++rows) {
+          const std::vector<float> first(x.begin(), x.begin() + rows * c.cols);
+          EXPECT_TRUE(SameBits(std::span(expected).first(static_cast<size_t>(rows * c.rows)),
+                               MultiplyBf16(stream, weights, first)))
+              << IsaName(isa) << " " << c << " rows " << rows;
+        }
+        const std::vector<float> all = MultiplyBf16(stream, weights, x);
+        EXPECT_TRUE(SameBits(expected, std::span(all).first(expected.size()))) << c;
+        const std::vector<int32_t> index = {5, 0, 16, 16, 3};
+        const std::vector<float> gathered = MultiplyBf16(stream, weights, few, index);
+        for (size_t i = 0; i < index.size(); ++i) {
+          const auto outputs = static_cast<size_t>(c.rows);
+          EXPECT_TRUE(SameBits(
+              std::span(expected).subspan(static_cast<size_t>(index[i]) * outputs, outputs),
+              std::span(gathered).subspan(i * outputs, outputs)))
+              << c << " row " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(ScaledFormats, Bf16Activations_EveryCodeAndWhatIsNotFinite) {
+  const Weights weights({tensor::DType::kF8E4M3, 64, 256, 128, tensor::DType::kF32});
+  for (const Isa isa : IsasWithBf16F8()) {
+    ThreadPool pool(1);
+    const Stream stream(pool, isa);
+    // One input at a time gives each weight back.
+    std::vector<float> x(size_t{256} * 256);
+    for (size_t k = 0; k < 256; ++k) x[k * 256 + k] = 1.0f;
+    const std::vector<float> y = MultiplyBf16(stream, weights, x);
+    for (size_t n = 0; n < 64; ++n) {
+      for (size_t k = 0; k < 256; ++k) {
+        ASSERT_EQ(y[k * 64 + n], weights.decoded[n * 256 + k]) << n << " " << k;
+      }
+    }
+    x[3] = std::nanf("");
+    x[256] = INFINITY;
+    const std::vector<float> faults = MultiplyBf16(stream, weights, x);
+    for (size_t n = 0; n < 64; ++n) {
+      EXPECT_TRUE(std::isnan(faults[n]));
+      EXPECT_FALSE(std::isfinite(faults[64 + n]));
+      EXPECT_TRUE(std::isfinite(faults[128 + n]));
     }
   }
 }

@@ -147,6 +147,19 @@ inline float RoundedToBf16(float value) {
   return tensor::BF16ToF32(tensor::F32ToBF16(Flush(value)));
 }
 
+/// Activations [rows, k] in bfloat16, as RoundRows gives them, with their memory. NaN beyond a row.
+struct TestBf16 {
+  std::vector<uint16_t> values;
+  Bf16Rows rows;
+
+  TestBf16(const Stream& stream, const std::vector<float>& x, int64_t num_rows, int64_t k) {
+    const int64_t stride = k + k % 2 + 2;
+    values.assign(static_cast<size_t>(num_rows * stride), 0x7FC0);
+    RoundRows(stream, x.data(), k, num_rows, k, values.data(), stride);
+    rows = {values.data(), stride};
+  }
+};
+
 /// A lane of vdpbf16ps: a[1] b[1] and then a[0] b[0] added to acc.
 inline float AddPair(float acc, const float a[2], const float b[2]) {
   acc = Flush(std::fma(Flush(a[1]), Flush(b[1]), acc));

@@ -34,8 +34,7 @@ kernels::Rows RowBuffer::rows(int64_t count) const {
 ActivationForm FormFor(Activation activation, kernels::WeightFormat format, kernels::Isa isa) {
   if (activation == Activation::kF32) return ActivationForm::kF32;
   if (kernels::IsIntegerFormat(format)) return ActivationForm::kInt8;
-  const bool bf16 = format == kernels::WeightFormat::kBF16 && kernels::MultipliesBf16(isa);
-  return bf16 ? ActivationForm::kBf16 : ActivationForm::kF32;
+  return kernels::MultipliesBf16(isa, format) ? ActivationForm::kBf16 : ActivationForm::kF32;
 }
 
 ActivationBuffer::ActivationBuffer(int64_t max_rows, int64_t max_width, kernels::Isa isa)

@@ -123,7 +123,8 @@ TEST(FormFor, Bfloat16_OnlyWithSuchWeightsOnAnIsaThatHasIt) {
     for (size_t i = 0; i < kernels::kNumWeightFormats; ++i) {
       const auto format = static_cast<WeightFormat>(i);
       EXPECT_EQ(FormFor(Activation::kF32, format, isa), ActivationForm::kF32);
-      const bool bf16 = format == WeightFormat::kBF16 && isa == kernels::Isa::kAvx512Bf16;
+      const bool bf16 = (format == WeightFormat::kBF16 || format == WeightFormat::kF8) &&
+                        isa == kernels::Isa::kAvx512Bf16;
       const ActivationForm expected = kernels::IsIntegerFormat(format) ? ActivationForm::kInt8
                                       : bf16                           ? ActivationForm::kBf16
                                                                        : ActivationForm::kF32;

@@ -11,6 +11,11 @@ namespace {
 // still for seconds because of it.
 constexpr double kMostOwed = 4.0;
 
+// What a prompt took is paid back with this much more. Paid back exactly, the share would be what
+// answers keep on average: a little less than what was asked for in half of all cases, since the
+// costs of steps are estimates.
+constexpr double kInterest = 0.04;
+
 }  // namespace
 
 double TimeShare::MostUs(double decode_us) const {
@@ -30,8 +35,9 @@ void TimeShare::Count(const StepTimes& step) {
   }
   const double paid_us = step.decode_us * (1.0 - options_.decode_share) / options_.decode_share *
                          std::max(1, step.prompts);
-  const double taken_us =
-      step.prompt_tokens > 0 ? std::max(0.0, step.step_us - step.decode_us) : 0.0;
+  const double taken_us = step.prompt_tokens > 0
+                              ? std::max(0.0, step.step_us - step.decode_us) * (1.0 + kInterest)
+                              : 0.0;
   // Prompts that wait keep what a step paid beyond their debt. Where none waits nothing is saved
   // up: it would let the next one take more than its share.
   const double least_us = step.prompts > 0 ? -paid_us : 0.0;

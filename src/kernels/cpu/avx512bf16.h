@@ -9,6 +9,7 @@
 namespace halfmoon::kernels::avx512bf16 {
 
 void MatMulBf16(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
+void MatMulF8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end);
 void RoundRow(const float* x, int64_t k, uint16_t* out);
 void Attend(const AttendArgs& args);
 void StageLatent(const StageLatentArgs& args);

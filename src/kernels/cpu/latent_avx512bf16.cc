@@ -3,6 +3,7 @@
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/latent_impl.h"
 #include "kernels/cpu/vec_avx512.h"
 
 namespace halfmoon::kernels::avx512bf16 {
@@ -29,13 +30,7 @@ HALFMOON_INLINE inline PairIndex IndexOfPairs() {
 // Up to 16 positions from `begin` on, an even number.
 void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
   const std::byte* row[kKvLane];
-  for (int32_t i = 0; i < kKvLane; ++i) {
-    const int32_t at = begin + (i < count ? i : 0);
-    const int32_t p = args.positions != nullptr ? args.positions[at] : args.first + at;
-    const auto page = static_cast<size_t>(args.page_table[p / args.block_size]);
-    row[i] = args.pages + page * args.page_bytes + args.row_offset +
-             static_cast<size_t>(p % args.block_size) * args.row_bytes;
-  }
+  impl::FindRows(args, begin, count, row);
   const PairIndex index = IndexOfPairs();
   for (int32_t i = 0; i < count; i += 2) {
     float* values = args.values + static_cast<int64_t>(begin + i) / 2 * args.value_stride;

@@ -15,11 +15,9 @@ namespace halfmoon::kernels::impl {
 /// Index heads that share a load of the keys.
 inline constexpr int kIndexHeads = 8;
 
-/// Rows of up to 16 positions from `begin` on, in float32, [16][16] at a time turned into keys
-/// [16 d][16]. Lanes beyond `count` repeat the first position.
-template <typename V, KvType T>
-void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
-  const std::byte* row[kKvLane];
+/// Where the rows of up to 16 positions from `begin` on lie. Those beyond `count` repeat the first.
+HALFMOON_INLINE inline void FindRows(const StageLatentArgs& args, int32_t begin, int32_t count,
+                                     const std::byte* row[kKvLane]) {
   for (int32_t i = 0; i < kKvLane; ++i) {
     const int32_t at = begin + (i < count ? i : 0);
     const int32_t p = args.positions != nullptr ? args.positions[at] : args.first + at;
@@ -27,6 +25,14 @@ void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
     row[i] = args.pages + page * args.page_bytes + args.row_offset +
              static_cast<size_t>(p % args.block_size) * args.row_bytes;
   }
+}
+
+/// Rows of up to 16 positions from `begin` on, in float32, [16][16] at a time turned into keys
+/// [16 d][16]. Lanes beyond `count` repeat the first position.
+template <typename V, KvType T>
+void StageRun(const StageLatentArgs& args, int32_t begin, int32_t count) {
+  const std::byte* row[kKvLane];
+  FindRows(args, begin, count, row);
   float* keys = args.keys + static_cast<int64_t>(begin / kKvLane) * args.key_stride * kKvLane;
   float* values = args.values + static_cast<int64_t>(begin) * args.value_stride;
   for (int32_t d = 0; d < args.head_dim; d += 16) {

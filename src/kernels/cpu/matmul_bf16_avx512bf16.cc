@@ -2,10 +2,9 @@
 // Weights of kBF16 lie as vdpbf16ps takes them: a lane holds two inputs of an output row
 // (docs/formats/packed_matrix.md). So nothing is decoded: a load of 64 bytes of weights meets each
 // activation row's pair, broadcast.
-#include <cstring>
-
 #include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/pair_avx512bf16.h"
 
 namespace halfmoon::kernels::avx512bf16 {
 namespace {
@@ -28,12 +27,6 @@ struct Panel {
   bool continues;        // sums of earlier pairs are in y
   int64_t last_outputs;  // of the last tile
 };
-
-HALFMOON_INLINE inline __m512i Pair(const uint16_t* x) {
-  int32_t pair;
-  std::memcpy(&pair, x, sizeof(pair));
-  return _mm512_set1_epi32(pair);
-}
 
 // R rows of x against T tiles; y is the first row's place of the first tile's outputs.
 template <int R, int T>
@@ -61,7 +54,7 @@ void Multiply(const MatMulArgs& args, const Panel& panel, const uint16_t* const 
       w[t] = __builtin_bit_cast(__m512bh, _mm512_loadu_si512(at));
     });
     Unroll<R>([&](int r) HALFMOON_INLINE {
-      const auto pair = __builtin_bit_cast(__m512bh, Pair(row[r] + 2 * p));
+      const auto pair = __builtin_bit_cast(__m512bh, BroadcastPair(row[r] + 2 * p));
       Unroll<T>([&](int t)
                     HALFMOON_INLINE { sums[t][r] = _mm512_dpbf16_ps(sums[t][r], pair, w[t]); });
     });
@@ -100,11 +93,7 @@ void MultiplyTiles(const MatMulArgs& args, int64_t tile) {
       const int64_t first = args.num_rows * b / blocks;
       const int64_t rows = args.num_rows * (b + 1) / blocks - first;
       const uint16_t* x[R];
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t source =
-            args.row_index != nullptr ? args.row_index[first + r] : args.row_begin + first + r;
-        x[r] = args.bf16 + source * args.bf16_stride + 2 * pair;
-      }
+      for (int64_t r = 0; r < rows; ++r) x[r] = Bf16Row(args, first + r) + 2 * pair;
       MultiplyUpTo<R, T>(rows, args, panel, x, args.y + first * args.y_stride + tile * 16);
     }
   }
