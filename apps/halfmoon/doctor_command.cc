@@ -164,7 +164,7 @@ int RunDoctor(const DoctorOptions& options) {
   std::printf("float32    %.0f GFLOP/s: the limit with --activation f32\n",
               limits.f32_flops_per_s * 1e-9);
   if (limits.bf16_flops_per_s > 0) {
-    std::printf("bfloat16   %.0f GFLOP/s: the limit of prompts on bfloat16 weights\n",
+    std::printf("bfloat16   %.0f GFLOP/s: the limit of prompts on bfloat16 and float8 weights\n",
                 limits.bf16_flops_per_s * 1e-9);
   }
   for (const auto& [other, its] : machine.isas) {

@@ -57,8 +57,9 @@ void AddModelOptions(CLI::App* command, ModelOptions* options) {
       ->group("Machine");
   command
       ->add_option("--activation", options->activation,
-                   "Precision of activations: int8 (fast; used where weights are quantised; where "
-                   "they are bfloat16 and the CPU multiplies it, so are activations) or f32 "
+                   "Precision of activations: int8 (fast; used where weights are integers; where "
+                   "they are bfloat16 or float8 and the CPU multiplies bfloat16, activations are "
+                   "that) or f32 "
                    "(everything in float32, KV cache included)")
       ->check(CLI::IsMember({"int8", "f32"}))
       ->capture_default_str()

@@ -17,7 +17,7 @@ enum class Isa {
   kGeneric,     ///< plain loops, the reference; any CPU
   kAvx2,        ///< AVX2, FMA, F16C
   kAvx512,      ///< AVX-512 F, BW, DQ, VL and VNNI
-  kAvx512Bf16,  ///< the same with products of bfloat16 pairs (AVX512_BF16), in sums of their own
+  kAvx512Bf16,  ///< the same with products of bfloat16 pairs (AVX512_BF16, VBMI), in their own sums
   kNeon,        ///< AArch64 as such: Advanced SIMD of ARMv8.0
   kDotprod,     ///< the same with the dot products of bytes of ARMv8.2 (FEAT_DotProd)
 };

@@ -28,9 +28,9 @@ namespace halfmoon::model {
 enum class Activation {
   kF32,   ///< everything in float32, KV included where no other type is asked for: what parity is
           ///< judged with
-  kInt8,  ///< int8 activations where weights are quantised, bfloat16 where they are bfloat16 and
-          ///< the ISA multiplies it, float32 elsewhere, KV in f16 where no other type is asked for:
-          ///< the default
+  kInt8,  ///< int8 activations where weights are integers, bfloat16 where they are bfloat16 or
+          ///< float8 and the ISA multiplies it, float32 elsewhere, KV in f16 where no other type is
+          ///< asked for: the default
 };
 
 /// Which form of latent attention (MLA) computes prompts. Both are the same function; sums run in
