@@ -21,7 +21,7 @@ namespace {
 
 // Raised when kernels or blocks change the bits of a forward pass, so that stored KV of an older
 // build is never mixed with new.
-constexpr int kArithmeticVersion = 1;
+constexpr int kArithmeticVersion = 2;
 
 /// Divides frequencies by the per-pair factors that GGUF files carry instead of a rope_scaling
 /// entry.

@@ -2,8 +2,6 @@
 // Weights of kF8 and activations in bfloat16. Every E4M3 number is a bfloat16 number, so 128 inputs
 // of a tile, those that share scales, are decoded to pairs in L1 without rounding, and their scales
 // meet the sums of 128 products.
-#include <array>
-
 #include "kernels/cpu/avx512bf16.h"
 #include "kernels/cpu/intrinsics.h"
 #include "kernels/cpu/pair_avx512bf16.h"
@@ -25,7 +23,8 @@ constexpr int64_t kGroupPairs = kF8Group / 2;
 // The upper and the lower byte of the bfloat16 number that is a 256th of what the lower 7 bits of a
 // code stand for: scales are 256 times as large (packed_matrix.h).
 struct Halves {
-  std::array<uint8_t, 128> low, high;
+  uint8_t low[128];
+  uint8_t high[128];
 };
 constexpr Halves kHalves = [] {
   Halves halves{};
@@ -49,8 +48,8 @@ struct Decoder {
 
   Decoder() : sign(_mm512_set1_epi8(static_cast<char>(0x80))) {
     Unroll<2>([&](int i) HALFMOON_INLINE {
-      low[i] = _mm512_loadu_si512(kHalves.low.data() + 64 * i);
-      high[i] = _mm512_loadu_si512(kHalves.high.data() + 64 * i);
+      low[i] = _mm512_loadu_si512(kHalves.low + 64 * i);
+      high[i] = _mm512_loadu_si512(kHalves.high + 64 * i);
     });
   }
 
