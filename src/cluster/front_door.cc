@@ -29,6 +29,7 @@ constexpr double kPatienceFactor = 4.0;
 /// An export whose end is awaited.
 struct Ordered {
   RequestId request{};
+  std::string address;
   bool is_fetch = false;  // of blocks that the node keeps; else it computes a prompt
 };
 
@@ -153,6 +154,8 @@ class FrontDoorImpl final : public FrontDoor {
 
   void OnLeft(const NodeLink& link) {
     (void)conductor_.NodeLeft(link.id);
+    std::erase_if(tickets_,
+                  [&](const auto& entry) { return entry.second.address == link.address; });
     MoveRequestsFrom(link.address);
   }
 
@@ -254,7 +257,7 @@ class FrontDoorImpl final : public FrontDoor {
       order.prompt_ids.assign(request.prompt_ids.begin(),
                               request.prompt_ids.begin() + static_cast<ptrdiff_t>(tokens));
       running->prefill = prefill->address;
-      tickets_[order.ticket] = {.request = running->id};
+      tickets_[order.ticket] = {.request = running->id, .address = prefill->address};
       SendOrder(running, prefill, order);
       sources = {{.address = prefill->address,
                   .ticket = order.ticket,
@@ -292,7 +295,7 @@ class FrontDoorImpl final : public FrontDoor {
                             static_cast<size_t>(prefill->description->block_size);
       order.prompt_ids.assign(request.prompt_ids.begin(),
                               request.prompt_ids.begin() + static_cast<ptrdiff_t>(tokens));
-      tickets_[order.ticket] = {.request = running->id, .is_fetch = true};
+      tickets_[order.ticket] = {.request = running->id, .address = from->address, .is_fetch = true};
       SendOrder(running, from, order);
       sources.push_back({.address = from->address,
                          .ticket = order.ticket,
@@ -310,10 +313,12 @@ class FrontDoorImpl final : public FrontDoor {
   }
 
   // Whoever would have pulled them has what it needs, has gone or has been told not to: perhaps
-  // before it came to ask, so that the other node cannot know.
+  // before it came to ask, so that the other node cannot know. What a fetch found is still counted
+  // when its end is told, which may be later than what was made of it.
   void CancelOrders(Running* running) {
     for (const Order& order : running->orders) {
-      tickets_.erase(order.ticket);
+      const auto ticket = tickets_.find(order.ticket);
+      if (ticket != tickets_.end() && !ticket->second.is_fetch) tickets_.erase(ticket);
       const NodeLink* link = nodes_.Find(order.address);
       if (link != nullptr) {
         link->Send(MessageType::kCancelExport, CancelExport{.ticket = order.ticket});

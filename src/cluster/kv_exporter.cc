@@ -200,7 +200,12 @@ void KvExporter::Release(Running* running) {
   if (running->sequence != nullptr) running->lease_us = 0;
 }
 
-void KvExporter::Cancel(const Ticket& ticket) { exports_.erase(ticket); }
+void KvExporter::Cancel(const Ticket& ticket) {
+  const auto it = exports_.find(ticket);
+  if (it == exports_.end()) return;
+  EndWith(it->second.get(), Error(ErrorCode::kCancelled, "nobody needs the export any more"));
+  exports_.erase(ticket);
+}
 
 void KvExporter::OnClosed(const net::Channel* channel) {
   const auto is = [channel](const std::weak_ptr<net::Channel>& weak) {

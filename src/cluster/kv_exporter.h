@@ -34,8 +34,8 @@ class KvExporter {
   KvExporter(const KvExporter&) = delete;
   KvExporter& operator=(const KvExporter&) = delete;
 
-  /// owner: is told the end (kExportEnded), and takes the export with it when it closes.
-  /// One of which the puller has come and gone is refused.
+  /// owner: is told the end (kExportEnded) once, however it comes, and takes the export with it
+  /// when it closes. One of which the puller has come and gone is refused.
   void Start(const Export& request, std::shared_ptr<store::BlockSource> source,
              const std::shared_ptr<net::Channel>& owner);
   void Cancel(const Ticket& ticket);

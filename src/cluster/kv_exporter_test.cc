@@ -218,6 +218,25 @@ TEST_F(KvExporterTest, OwnerGone_TakesItsExportsAlong) {
   EXPECT_EQ(exporter_.num_exports(), 0);
 }
 
+TEST_F(KvExporterTest, Cancelled_IsToldOnceWithWhatWasFound) {
+  Start(1);
+  Pull(1);
+  Ready(0);
+  exporter_.Cancel({1, 1});
+  EXPECT_EQ(engine_.alive, 0);
+  EXPECT_EQ(owner_->Count(MessageType::kExportEnded), 1u);
+  const auto ended = owner_->Last<ExportEnded>(MessageType::kExportEnded);
+  EXPECT_EQ(ended.num_blocks, 2);
+  EXPECT_EQ(ended.found.pages + ended.found.dram + ended.found.ssd, 2);
+  EXPECT_EQ(puller_->Last<KvEnd>(MessageType::kKvEnd).error->code(), ErrorCode::kCancelled);
+  Start(2);
+  Finish(1);
+  exporter_.Cancel({2, 1});
+  exporter_.Cancel({2, 1});
+  EXPECT_EQ(engine_.alive, 0);
+  EXPECT_EQ(owner_->Count(MessageType::kExportEnded), 2u);
+}
+
 TEST_F(KvExporterTest, NobodyPulls_LeaseEndsIt) {
   Start(1);
   Finish(0);

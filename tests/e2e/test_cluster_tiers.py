@@ -76,6 +76,12 @@ def wait_tier(cluster, name, tier, count):
     cluster.wait(lambda _: cluster.node(name).get("blocks", {}).get(tier, 0) >= count, f"{name} has no {count} blocks in {tier}")
 
 
+def wait_fetched(cluster, tier, count):
+    """A node tells the end of what it gave on its own: that may come after the answer that was made of it."""
+    return cluster.wait(lambda status: status["fetched_blocks"][tier] == count,
+                        f"not {count} blocks were fetched from {tier}")
+
+
 def blocks_of(answer):
     """Whole blocks of the prompt, without the last token."""
     return (answer["usage"]["prompt_tokens"] - 1) // BLOCK_TOKENS
@@ -119,9 +125,8 @@ def test_prefix_on_the_disk_of_a_node_is_fetched_from_there(start_cluster, folde
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
     assert cached(answer) >= blocks_of(answer) * BLOCK_TOKENS
-    status = cluster.wait_idle()
-    assert status["fetched"] == 1
-    assert status["fetched_blocks"]["ssd"] == blocks_of(answer)
+    assert cluster.wait_idle()["fetched"] == 1
+    wait_fetched(cluster, "ssd", blocks_of(answer))
     assert cluster.node("keeper")["hits"]["ssd"] >= blocks_of(answer)
     assert metric(cluster.conductor, "halfmoon_cluster_fetched_blocks_total", tier="ssd") == blocks_of(answer)
     assert metric(cluster.conductor, "halfmoon_cluster_node_blocks", node="keeper", tier="ssd") >= 2 * blocks_of(answer)
@@ -144,8 +149,8 @@ def test_prefix_in_the_pool_of_a_node(start_cluster, right):
     add_reader(cluster, "reader")
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
-    status = cluster.wait_idle()
-    assert status["fetched_blocks"]["dram"] > 0 and status["fetched_blocks"]["ssd"] == 0
+    status = cluster.wait(lambda status: status["fetched_blocks"]["dram"] > 0, "nothing is fetched from the pool")
+    assert status["fetched_blocks"]["ssd"] == 0
 
 
 def test_conductor_that_comes_back_knows_every_tier(start_cluster, folders, right):
@@ -158,7 +163,7 @@ def test_conductor_that_comes_back_knows_every_tier(start_cluster, folders, righ
     wait_tier(cluster, "keeper", "ssd", count)
     answer = ask(cluster, 2)
     assert said(answer) == said(right(2)) and cached(answer) >= blocks_of(answer) * BLOCK_TOKENS
-    assert cluster.wait_idle()["fetched_blocks"]["ssd"] == blocks_of(answer)
+    wait_fetched(cluster, "ssd", blocks_of(answer))
 
 
 def test_draining_node_serves_what_it_keeps(start_cluster, folders, right):
@@ -223,8 +228,7 @@ def test_prefix_in_pieces_on_three_nodes(start_cluster, folders, right, tmp_path
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
     assert cached(answer) >= blocks * BLOCK_TOKENS
-    status = cluster.wait_idle()
-    assert status["fetched"] == 1 and status["fetched_blocks"]["ssd"] == blocks
+    assert wait_fetched(cluster, "ssd", blocks)["fetched"] == 1
 
 
 def test_own_disk_has_the_beginning_and_another_node_the_rest(start_cluster, folders, right, tmp_path):
@@ -238,7 +242,7 @@ def test_own_disk_has_the_beginning_and_another_node_the_rest(start_cluster, fol
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
     assert cached(answer) >= blocks * BLOCK_TOKENS
-    assert cluster.wait_idle()["fetched_blocks"]["ssd"] == blocks - half
+    wait_fetched(cluster, "ssd", blocks - half)
 
 
 def test_damaged_block_ends_the_prefix_and_the_rest_is_computed(start_cluster, folders, right, tmp_path):
@@ -257,7 +261,7 @@ def test_damaged_block_ends_the_prefix_and_the_rest_is_computed(start_cluster, f
     answer = ask(cluster, 1)
     assert said(answer) == said(right(1))
     assert cached(answer) == 5 * BLOCK_TOKENS < blocks * BLOCK_TOKENS
-    assert cluster.wait_idle()["fetched_blocks"]["ssd"] == 5
+    wait_fetched(cluster, "ssd", 5)
     assert metric(cluster.nodes["keeper"], "halfmoon_kv_store_corrupt_blocks_total", tier="disk") == 1
 
 
