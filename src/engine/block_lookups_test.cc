@@ -191,10 +191,17 @@ class SilentDisk {
     disk->fail_transfer = [this](const store::DiskTransfer& transfer) -> Status {
       std::unique_lock lock(mutex_);
       if (transfer.kind == store::DiskTransfer::Kind::kRead) {
+        asked_ = true;
+        changed_.notify_all();
         changed_.wait(lock, [this] { return !silent_; });
       }
       return {};
     };
+  }
+  /// Until a read has got to it: what is loading may still be on its way there.
+  void AwaitRead() {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(10), [this] { return asked_; }));
   }
   void Answer() {
     std::lock_guard lock(mutex_);
@@ -206,6 +213,7 @@ class SilentDisk {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool silent_ = true;
+  bool asked_ = false;
 };
 
 TEST_F(BlockLookupsTest, SilentDisk_RequestsComputeAndLookupsEnd) {
@@ -250,6 +258,7 @@ TEST_F(BlockLookupsTest, CancelledWhileItLoads_PagesGoWhenTheDiskHasEnded) {
   const auto kv_export = Lookup(told, 0, 6);
   auto lookup = Begin(Prompt(100), kv_export);
   WaitFor([&] { return engine_->Stats().loading == 1; });
+  silent.AwaitRead();
   kv_export->Release();
   EXPECT_EQ(ReadAll(lookup.get()).finish.reason, FinishReason::kCancelled);
   WaitFor([&] { return engine_->Stats().pages_in_use == 6; });
