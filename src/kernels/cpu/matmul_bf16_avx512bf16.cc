@@ -9,13 +9,6 @@
 namespace halfmoon::kernels::avx512bf16 {
 namespace {
 
-// Rows whose sums stay in registers. An instruction waits 6 cycles for its own sum and one starts
-// each cycle, so 6 sums are enough; 8 rows of 2 tiles use each load of weights 8 times.
-constexpr int kRows = 8;
-constexpr int kTiles = 2;
-// With few rows memory is the limit, and more tiles are more streams of it.
-constexpr int kFewRows = 4;
-constexpr int kFewRowsTiles = 4;
 // Pairs of inputs between which sums move to y: 64 KiB of each tile stay in L2 for all rows.
 constexpr int64_t kPanelPairs = 1024;
 // As for int8 (matmul_int8_impl.h).
@@ -99,21 +92,11 @@ void MultiplyTiles(const MatMulArgs& args, int64_t tile) {
   }
 }
 
-template <int R, int T>
-void MultiplyAll(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
-  int64_t tile = tile_begin;
-  for (; tile + T <= tile_end; tile += T) MultiplyTiles<R, T>(args, tile);
-  for (; tile < tile_end; ++tile) MultiplyTiles<R, 1>(args, tile);
-}
-
 }  // namespace
 
 void MatMulBf16(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
-  if (args.num_rows <= kFewRows) {
-    MultiplyAll<kFewRows, kFewRowsTiles>(args, tile_begin, tile_end);
-  } else {
-    MultiplyAll<kRows, kTiles>(args, tile_begin, tile_end);
-  }
+  ForTiles(args.num_rows, tile_begin, tile_end,
+           [&]<int R, int T>(int64_t tile) { MultiplyTiles<R, T>(args, tile); });
 }
 
 void RoundRow(const float* x, int64_t k, uint16_t* out) {

@@ -9,11 +9,6 @@
 namespace halfmoon::kernels::avx512bf16 {
 namespace {
 
-// As for kBF16 (matmul_bf16_avx512bf16.cc), where tiles are twice as large.
-constexpr int kRows = 8;
-constexpr int kTiles = 2;
-constexpr int kFewRows = 4;
-constexpr int kFewRowsTiles = 4;
 // A group and a half of each tile: from 8 KiB, as far as kBF16 looks ahead, one thread read 0.83
 // times as fast.
 constexpr int64_t kPrefetchBytes = 3072;
@@ -120,9 +115,10 @@ void MultiplyUpTo(int64_t rows, const Group<T>& group, const uint16_t* const x[]
   Multiply<R, T>(group, x, y, y_stride);
 }
 
-// All rows of the job over T tiles from `tile` on, in blocks of up to R rows.
+// All rows of the job over T tiles from `tile` on, in blocks of up to R rows. Not inlined, so that
+// each shape has the registers to itself.
 template <int R, int T>
-void MultiplyTiles(const MatMulArgs& args, const Decoder& decoder, int64_t tile) {
+[[gnu::noinline]] void MultiplyTiles(const MatMulArgs& args, const Decoder& decoder, int64_t tile) {
   const int64_t left = args.n - (tile + T - 1) * 16;
   const int64_t blocks = (args.num_rows + R - 1) / R;
   const std::byte* tiles = args.tiles + static_cast<size_t>(tile) * args.tile_bytes;
@@ -151,22 +147,12 @@ void MultiplyTiles(const MatMulArgs& args, const Decoder& decoder, int64_t tile)
   }
 }
 
-template <int R, int T>
-void MultiplyAll(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
-  const Decoder decoder;
-  int64_t tile = tile_begin;
-  for (; tile + T <= tile_end; tile += T) MultiplyTiles<R, T>(args, decoder, tile);
-  for (; tile < tile_end; ++tile) MultiplyTiles<R, 1>(args, decoder, tile);
-}
-
 }  // namespace
 
 void MatMulF8(const MatMulArgs& args, int64_t tile_begin, int64_t tile_end) {
-  if (args.num_rows <= kFewRows) {
-    MultiplyAll<kFewRows, kFewRowsTiles>(args, tile_begin, tile_end);
-  } else {
-    MultiplyAll<kRows, kTiles>(args, tile_begin, tile_end);
-  }
+  const Decoder decoder;
+  ForTiles(args.num_rows, tile_begin, tile_end,
+           [&]<int R, int T>(int64_t tile) { MultiplyTiles<R, T>(args, decoder, tile); });
 }
 
 }  // namespace halfmoon::kernels::avx512bf16
